@@ -1,0 +1,1 @@
+//! Kubernetes objects to registry entries: resolver, index, manifest source, publisher.

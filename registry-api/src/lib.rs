@@ -1,0 +1,1 @@
+//! The catalogue service of Waymark: store, gRPC and REST.
