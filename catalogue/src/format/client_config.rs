@@ -4,7 +4,7 @@
 //! `local/` for a command. Of commands, those are read that name a package: `npx`, `uvx`, `dnx`
 //! and `docker run`.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::{Catalogue, FormatError, Rejected, reject, without};
 use crate::name::{self, ServerName};
@@ -191,11 +191,13 @@ pub(super) fn write(catalogue: &Catalogue) -> (Value, Vec<Rejected>) {
 pub fn server_config(server: &ServerDetail) -> Option<Value> {
     if let Some(remote) = server.remotes.first() {
         let kind = if remote.r#type == SSE { "sse" } else { "http" };
-        let mut config = json!({"type": kind, "url": remote.url});
+        let mut config = Fields::new();
+        config.insert("type".into(), kind.into());
+        config.insert("url".into(), remote.url.clone().into());
         if !remote.headers.is_empty() {
-            config["headers"] = values(&remote.headers);
+            config.insert("headers".into(), values(&remote.headers));
         }
-        return Some(config);
+        return Some(config.into());
     }
     server.packages.iter().find_map(package_config)
 }
@@ -236,11 +238,13 @@ fn package_config(package: &Package) -> Option<Value> {
     args.push(identifier);
     args.extend(package.package_arguments.iter().flat_map(argument));
     let command = package.runtime_hint.as_deref().unwrap_or(command);
-    let mut config = json!({"command": command, "args": args});
+    let mut config = Fields::new();
+    config.insert("command".into(), command.into());
+    config.insert("args".into(), args.into());
     if !package.environment_variables.is_empty() {
-        config["env"] = values(&package.environment_variables);
+        config.insert("env".into(), values(&package.environment_variables));
     }
-    Some(config)
+    Some(config.into())
 }
 
 fn argument(argument: &Argument) -> Vec<String> {

@@ -91,26 +91,34 @@ fn to_server(key: &str, fields: &Fields, image: bool) -> Value {
     let identifier;
     if image {
         identifier = get("image").cloned().unwrap_or_default();
-        let mut spoken = json!({"type": transport});
+        let mut spoken = Fields::from_iter([("type".to_owned(), transport.clone())]);
         match (transport.as_str(), get("target_port")) {
             (Some(STDIO), Some(port)) => {
                 extension.insert("target_port".into(), port.clone());
             }
             (Some(STDIO), None) => {}
-            (_, Some(port)) => spoken["url"] = format!("http://localhost:{port}").into(),
-            (_, None) => spoken["url"] = "http://localhost".into(),
+            (_, Some(port)) => {
+                spoken.insert("url".into(), format!("http://localhost:{port}").into());
+            }
+            (_, None) => {
+                spoken.insert("url".into(), "http://localhost".into());
+            }
         }
-        let mut package =
-            json!({"registryType": "oci", "identifier": identifier, "transport": spoken});
+        let mut package = Fields::new();
+        package.insert("registryType".into(), "oci".into());
+        package.insert("identifier".into(), identifier.clone());
+        package.insert("transport".into(), spoken.into());
         if let Some(variables) = get("env_vars") {
-            package["environmentVariables"] = to_inputs(variables);
+            package.insert("environmentVariables".into(), to_inputs(variables));
         }
         server.insert("packages".into(), json!([package]));
     } else {
         identifier = get("url").cloned().unwrap_or_default();
-        let mut remote = json!({"type": transport, "url": identifier});
+        let mut remote = Fields::new();
+        remote.insert("type".into(), transport);
+        remote.insert("url".into(), identifier.clone());
         if let Some(headers) = get("headers") {
-            remote["headers"] = to_inputs(headers);
+            remote.insert("headers".into(), to_inputs(headers));
         }
         server.insert("remotes".into(), json!([remote]));
     }
