@@ -1,1 +1,34 @@
-//! Kubernetes objects to registry entries: resolver, index, manifest source, publisher.
+//! From annotated HTTPRoutes to registry entries.
+//!
+//! ```text
+//!  source::manifest ─┐                                     ┌─► explanation (why, why not)
+//!  (a cluster, later)├─► object::Object ─► index::Index ───┤
+//!                    ┘        compact      │      ▲        └─► changed entry ids ─► publisher ─► gRPC
+//!                             copies       ▼      │
+//!                                       resolver (pure): object + lookups → offers and problems
+//!                                       index::names (pure): offers → who holds which name
+//! ```
+//!
+//! The resolver and the index are pure: no async, no I/O, no Kubernetes client. The resolver
+//! reads other objects only through [`resolver::Lookup`]; the index records what was read and
+//! resolves an object again when one of those changes, and only then.
+
+pub mod annotation;
+pub mod entry;
+pub mod explanation;
+mod host;
+pub mod index;
+mod listener;
+pub mod object;
+mod path;
+pub mod problem;
+pub mod publisher;
+pub mod resolver;
+pub mod settings;
+pub mod source;
+
+pub use explanation::Explanation;
+pub use index::Index;
+pub use object::{Key, Kind, Object};
+pub use problem::{Code, Problem, Severity};
+pub use settings::Settings;

@@ -1,0 +1,548 @@
+//! What annotations and labels say: parsed once, when an object arrives.
+//!
+//! All of it is hostile input: every value is bounded, checked, and quoted only in part. A value
+//! that cannot be used gives a problem; where it would change what is published and under which
+//! name ([`Annotations::blocked`]), the object publishes nothing until it is mended, else only
+//! that value is left out.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+use smol_str::{SmolStr, StrExt, format_smolstr};
+use waymark_catalogue::merge::Link;
+use waymark_catalogue::name::{MAX_NAME, ServerName};
+use waymark_catalogue::validate::{MAX_ICON_SRC, MAX_TEXT, http_url_fault};
+use waymark_catalogue::version;
+
+use crate::host;
+use crate::object::Overrides;
+use crate::problem::{Code, Problem, excerpt};
+
+/// Most bytes of `tool-definitions`.
+pub const MAX_TOOL_DEFINITIONS: usize = 128 * 1024;
+/// Most bytes of `authz-claims`.
+pub const MAX_CLAIMS: usize = 8 * 1024;
+/// Most tools, and most tags.
+pub const MAX_ITEMS: usize = 256;
+/// Most characters of one tool's or tag's name.
+pub const MAX_ITEM: usize = 128;
+/// Most characters of `registry-path`.
+pub const MAX_PATH: usize = 1024;
+
+/// Prefixes of the labels that are read.
+const LABEL_PREFIXES: [&str; 2] = ["toolhive.stacklok.io/", "toolhive.stacklok.dev/"];
+
+/// The kind of object that carries the annotations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Carrier {
+    /// An HTTPRoute.
+    Route,
+    /// A Gateway: only the overrides count.
+    Gateway,
+    /// An MCP resource.
+    McpResource,
+}
+
+/// What an object's annotations and labels say.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Annotations {
+    /// `registry-export`; `None` where absent.
+    pub export: Option<bool>,
+    /// `registry-url`.
+    pub url: Option<SmolStr>,
+    /// `registry-name`, or the label `server-name`: bare, or a full server name.
+    pub name: Option<SmolStr>,
+    /// `registry-version`.
+    pub version: Option<SmolStr>,
+    /// `registry-transport`.
+    pub transport: Option<SmolStr>,
+    /// `registry-path`, with its leading slash and without a trailing one.
+    pub path: Option<SmolStr>,
+    /// `registry-host`, `registry-scheme`, `registry-port`.
+    pub overrides: Overrides,
+    /// `registry-server`.
+    pub link: Option<Link>,
+    /// Name of the target registry (label `registry-name`).
+    pub registry: Option<SmolStr>,
+    /// `authz-claims`, as compact JSON.
+    pub claims: Option<Arc<str>>,
+    /// What only describes the server; absent where nothing does.
+    pub description: Option<Box<Description>>,
+    /// Values that cannot be used.
+    pub problems: Vec<Problem>,
+    /// Whether one of them stands in the way of publishing.
+    pub blocked: bool,
+}
+
+/// Annotations that describe a server without deciding where it is or what it is called.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Description {
+    /// `registry-description`.
+    pub text: Option<SmolStr>,
+    /// `registry-title`.
+    pub title: Option<SmolStr>,
+    /// `registry-icon`.
+    pub icon: Option<SmolStr>,
+    /// `registry-tier`, or the label `tier`.
+    pub tier: Option<SmolStr>,
+    /// `registry-tools` or `tools`.
+    pub tools: Box<[SmolStr]>,
+    /// `registry-tags` and `registry-category`, or the label `category`.
+    pub tags: Box<[SmolStr]>,
+    /// `tool-definitions`: a JSON array of MCP tool definitions.
+    pub tool_definitions: Option<Arc<Value>>,
+}
+
+impl Annotations {
+    /// Whether the object is to be looked at: it opts in, or tries to.
+    #[must_use]
+    pub fn is_opted_in(&self) -> bool {
+        match self.export {
+            Some(export) => export,
+            None => self.blocked && self.problems.iter().any(|p| p.about.contains("registry-export")),
+        }
+    }
+
+    /// Reads the annotations under `prefix`, and the labels.
+    #[must_use]
+    pub fn parse(
+        prefix: &str,
+        carrier: Carrier,
+        annotations: &BTreeMap<SmolStr, String>,
+        labels: Option<&BTreeMap<SmolStr, SmolStr>>,
+    ) -> Self {
+        let mut parser =
+            Parser { prefix, annotations, parsed: Self::default(), description: Description::default() };
+        parser.overrides();
+        if carrier != Carrier::Gateway {
+            parser.identity(carrier);
+            parser.description();
+            if let Some(labels) = labels {
+                parser.labels(labels);
+            }
+        }
+        let Parser { mut parsed, description, .. } = parser;
+        if description != Description::default() {
+            parsed.description = Some(Box::new(description));
+        }
+        parsed
+    }
+}
+
+struct Parser<'a> {
+    prefix: &'a str,
+    annotations: &'a BTreeMap<SmolStr, String>,
+    parsed: Annotations,
+    description: Description,
+}
+
+/// What is wrong with a value, and what would be right.
+type Fault = (String, &'static str);
+
+impl Parser<'_> {
+    fn get(&self, key: &str) -> Option<&str> {
+        let mut full = String::with_capacity(self.prefix.len() + key.len());
+        full.push_str(self.prefix);
+        full.push_str(key);
+        self.annotations.get(full.as_str()).map(|value| value.trim())
+    }
+
+    fn fault(&mut self, key: &str, (what, remedy): Fault) {
+        let about = format!("annotation {}{key}", self.prefix);
+        let message = format!("{key} {what}");
+        self.parsed.problems.push(Problem::error(Code::InvalidAnnotation, about, message, remedy));
+    }
+
+    /// The value of a key that decides what is published: a bad one blocks the object.
+    fn deciding<T>(&mut self, key: &str, read: impl FnOnce(&str) -> Result<T, Fault>) -> Option<T> {
+        let value = self.describing(key, read);
+        if value.is_none() && self.get(key).is_some() {
+            self.parsed.blocked = true;
+        }
+        value
+    }
+
+    /// The value of a key that only describes: a bad one is left out.
+    fn describing<T>(
+        &mut self,
+        key: &str,
+        read: impl FnOnce(&str) -> Result<T, Fault>,
+    ) -> Option<T> {
+        match read(self.get(key)?) {
+            Ok(value) => Some(value),
+            Err(fault) => {
+                self.fault(key, fault);
+                None
+            }
+        }
+    }
+
+    fn overrides(&mut self) {
+        let host = self.deciding("registry-host", |text| {
+            host::for_url(text).ok_or_else(|| {
+                let what = format!("is {}, which is neither a DNS name nor an IP address", excerpt(text));
+                (what, "Set it to the host alone: no scheme, no port, no path, no wildcard.")
+            })
+        });
+        let https = self.deciding("registry-scheme", |text| match text {
+            "https" => Ok(true),
+            "http" => Ok(false),
+            _ => Err((format!("is {}", excerpt(text)), "Set it to http or https.")),
+        });
+        let port = self.deciding("registry-port", |text| match text.parse::<u16>() {
+            Ok(port) if port > 0 => Ok(port),
+            _ => Err((format!("is {}", excerpt(text)), "Set it to a number from 1 to 65535.")),
+        });
+        self.parsed.overrides = Overrides { host, https, port };
+    }
+
+    fn identity(&mut self, carrier: Carrier) {
+        self.parsed.export = self.deciding("registry-export", |text| match text {
+            "true" => Ok(true),
+            "false" => Ok(false),
+            _ => Err((
+                format!("is {}, which is neither \"true\" nor \"false\"", excerpt(text)),
+                "Set it to \"true\" to publish, or \"false\" (or remove it) not to.",
+            )),
+        });
+        self.parsed.name = self.deciding("registry-name", name);
+        self.parsed.version = self.deciding("registry-version", |text| match version::check(text) {
+            Ok(()) => Ok(text.into()),
+            Err(error) => Err((
+                format!("cannot be used: {error}"),
+                "Set it to one specific version, for example 1.4.2.",
+            )),
+        });
+        self.parsed.link = self.deciding("registry-server", link);
+        self.parsed.claims = self.deciding("authz-claims", claims);
+        if carrier == Carrier::McpResource {
+            self.parsed.url = self.deciding("registry-url", |text| match http_url_fault(text) {
+                None => Ok(text.into()),
+                Some(fault) => Err((
+                    format!("{fault}"),
+                    "Set it to an absolute http or https URL without user information and fragment.",
+                )),
+            });
+            return;
+        }
+        self.parsed.transport = self.deciding("registry-transport", |text| match text {
+            "streamable-http" | "sse" => Ok(text.into()),
+            _ => Err((format!("is {}", excerpt(text)), "Set it to streamable-http or sse.")),
+        });
+        self.parsed.path = self.deciding("registry-path", path);
+    }
+
+    fn description(&mut self) {
+        self.description.text = self.describing("registry-description", |t| text(t, MAX_TEXT));
+        self.description.title = self.describing("registry-title", |t| text(t, MAX_TEXT));
+        self.description.icon = self.describing("registry-icon", |text| {
+            let fault = http_url_fault(text)
+                .or((!text.starts_with("https://")).then_some("is not https"))
+                .or((text.len() > MAX_ICON_SRC).then_some("is longer than 255 characters"));
+            match fault {
+                None => Ok(text.into()),
+                Some(fault) => Err((fault.to_owned(), "Set it to the https URL of a picture.")),
+            }
+        });
+        self.description.tier = self.describing("registry-tier", |text| {
+            let tier = ["Official", "Community", "Partner"].into_iter().find(|tier| *tier == text);
+            tier.map(SmolStr::new_static).ok_or_else(|| {
+                (format!("is {}", excerpt(text)), "Set it to Official, Community or Partner.")
+            })
+        });
+        let key = if self.get("registry-tools").is_some() { "registry-tools" } else { "tools" };
+        self.description.tools = self.describing(key, items).unwrap_or_default();
+        let tags = self.describing("registry-tags", items).unwrap_or_default();
+        let category = self.describing("registry-category", items).unwrap_or_default();
+        self.description.tags = unique(tags.into_iter().chain(category));
+        self.description.tool_definitions = self.describing("tool-definitions", tool_definitions);
+    }
+
+    fn labels(&mut self, labels: &BTreeMap<SmolStr, SmolStr>) {
+        let get = |key: &str| {
+            LABEL_PREFIXES
+                .iter()
+                .find_map(|prefix| labels.get(&format_smolstr!("{prefix}{key}")))
+                .filter(|value| !value.is_empty())
+                .cloned()
+        };
+        self.parsed.registry = get("registry-name");
+        if self.parsed.name.is_none() && self.get("registry-name").is_none() {
+            // Label values are a subset of what a name may hold.
+            self.parsed.name = get("server-name");
+        }
+        if self.description.tier.is_none() {
+            let known = ["Official", "Community", "Partner"];
+            self.description.tier = get("tier")
+                .and_then(|tier| known.into_iter().find(|k| k.eq_ignore_ascii_case(&tier)))
+                .map(SmolStr::new_static);
+        }
+        if let Some(category) = get("category") {
+            let tags = std::mem::take(&mut self.description.tags);
+            self.description.tags = unique(tags.into_iter().chain([category]));
+        }
+    }
+}
+
+fn unique(items: impl Iterator<Item = SmolStr>) -> Box<[SmolStr]> {
+    let mut seen: Vec<SmolStr> = Vec::new();
+    for item in items {
+        if !seen.contains(&item) {
+            seen.push(item);
+        }
+    }
+    seen.into()
+}
+
+fn text(text: &str, most: usize) -> Result<SmolStr, Fault> {
+    let length = text.chars().count();
+    if length == 0 {
+        return Err(("is empty".to_owned(), "Give it a text or remove it."));
+    }
+    if length > most {
+        let what = format!("has {length} characters, {most} at most are allowed");
+        return Err((what, "Shorten it."));
+    }
+    if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
+        return Err(("holds control characters".to_owned(), "Remove them."));
+    }
+    Ok(text.into())
+}
+
+/// A full server name, or one part that can follow a namespace.
+fn name(text: &str) -> Result<SmolStr, Fault> {
+    let full = if text.contains('/') { text.to_owned() } else { format!("x/{text}") };
+    match ServerName::parse(&full) {
+        Ok(_) => Ok(text.into()),
+        Err(error) => Err((
+            format!("is {}: {error}", excerpt(text)),
+            "Use letters, digits, `.`, `-` and `_`; a namespace in reverse DNS may stand before `/`.",
+        )),
+    }
+}
+
+fn link(text: &str) -> Result<Link, Fault> {
+    const REMEDY: &str = "Set it to the server name of an entry of the catalogue, `name` or `name@version`.";
+    let (name, version) = match text.split_once('@') {
+        Some((name, version)) => (name, Some(version)),
+        None => (text, None),
+    };
+    if let Err(error) = ServerName::parse(name) {
+        return Err((format!("is {}: {error}", excerpt(text)), REMEDY));
+    }
+    // `latest` is what no version means.
+    let version = version.filter(|version| *version != "latest");
+    if let Some(Err(error)) = version.map(version::check) {
+        return Err((format!("cannot be used: {error}"), REMEDY));
+    }
+    Ok(Link { name: name.into(), version: version.map(Into::into) })
+}
+
+fn claims(text: &str) -> Result<Arc<str>, Fault> {
+    const REMEDY: &str = "Set it to a JSON object of claims, each a string or a list of strings.";
+    if text.len() > MAX_CLAIMS {
+        return Err((format!("has {} bytes, {MAX_CLAIMS} at most are allowed", text.len()), REMEDY));
+    }
+    let parsed: Value = serde_json::from_str(text)
+        .map_err(|error| (format!("is not JSON (line {}, column {})", error.line(), error.column()), REMEDY))?;
+    let value = |v: &Value| {
+        v.is_string() || v.as_array().is_some_and(|list| list.iter().all(Value::is_string))
+    };
+    match parsed.as_object() {
+        Some(claims) if claims.values().all(value) => Ok(parsed.to_string().into()),
+        _ => Err(("is not a JSON object of strings and lists of strings".to_owned(), REMEDY)),
+    }
+}
+
+fn path(text: &str) -> Result<SmolStr, Fault> {
+    const REMEDY: &str = "Set it to a path, for example /mcp.";
+    let bad = |c: char| c.is_whitespace() || c.is_control() || "?#\\\"<>{}|^`".contains(c) || !c.is_ascii();
+    if !text.starts_with('/') {
+        return Err((format!("is {}, which does not start with /", excerpt(text)), REMEDY));
+    }
+    if text.len() > MAX_PATH {
+        return Err((format!("has {} characters, {MAX_PATH} at most are allowed", text.len()), REMEDY));
+    }
+    if text.contains(bad) {
+        return Err((format!("is {}, which holds characters that a path cannot hold", excerpt(text)), REMEDY));
+    }
+    if text.split('/').any(|segment| segment == "." || segment == "..") || text.contains("//") {
+        return Err((format!("is {}, which is not a plain path", excerpt(text)), REMEDY));
+    }
+    Ok(text.trim_end_matches('/').into())
+}
+
+/// Comma-separated, or a JSON array of strings.
+fn items(text: &str) -> Result<Box<[SmolStr]>, Fault> {
+    const REMEDY: &str = "Set it to names separated by commas, or to a JSON array of strings.";
+    let list: Vec<SmolStr> = if text.starts_with('[') {
+        if text.len() > MAX_ITEMS * (MAX_ITEM + 8) {
+            return Err((format!("has {} bytes, which is too long", text.len()), REMEDY));
+        }
+        serde_json::from_str(text)
+            .map_err(|_| ("is not a JSON array of strings".to_owned(), REMEDY))?
+    } else {
+        text.split(',').take(MAX_ITEMS + 1).map(|item| item.trim().into()).collect()
+    };
+    let list: Vec<SmolStr> = list.into_iter().filter(|item| !item.is_empty()).collect();
+    if list.len() > MAX_ITEMS {
+        return Err((format!("has more than {MAX_ITEMS} items"), REMEDY));
+    }
+    if let Some(bad) = list
+        .iter()
+        .find(|item| item.chars().count() > MAX_ITEM || item.chars().any(char::is_control))
+    {
+        let what = format!("holds {}, which is too long or has control characters", excerpt(bad));
+        return Err((what, REMEDY));
+    }
+    Ok(unique(list.into_iter()))
+}
+
+fn tool_definitions(text: &str) -> Result<Arc<Value>, Fault> {
+    const REMEDY: &str = "Set it to a JSON array of MCP tool definitions, each with a `name`.";
+    if text.len() > MAX_TOOL_DEFINITIONS {
+        let what = format!("has {} bytes, {MAX_TOOL_DEFINITIONS} at most are allowed", text.len());
+        return Err((what, REMEDY));
+    }
+    let parsed: Value = serde_json::from_str(text)
+        .map_err(|error| (format!("is not JSON (line {}, column {})", error.line(), error.column()), REMEDY))?;
+    let named = |tool: &Value| tool.get("name").is_some_and(Value::is_string);
+    match parsed.as_array() {
+        Some(tools) if tools.len() <= MAX_ITEMS && tools.iter().all(named) => Ok(Arc::new(parsed)),
+        Some(tools) if tools.len() > MAX_ITEMS => Err((format!("has more than {MAX_ITEMS} tools"), REMEDY)),
+        _ => Err(("is not a JSON array of objects with a `name`".to_owned(), REMEDY)),
+    }
+}
+
+/// Whether a text could be the own part of a server name, as it is or lower-cased.
+#[must_use]
+pub fn is_own_name(text: &str) -> bool {
+    text.len() <= MAX_NAME && ServerName::parse(&format!("x/{}", text.to_lowercase_smolstr())).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(carrier: Carrier, pairs: &[(&str, &str)]) -> Annotations {
+        let annotations =
+            pairs.iter().map(|(k, v)| (format_smolstr!("p/{k}"), (*v).to_owned())).collect();
+        Annotations::parse("p/", carrier, &annotations, None)
+    }
+
+    #[test]
+    fn bad_values_that_decide_block_and_others_do_not() {
+        let long = "x".repeat(101);
+        let many = "a,".repeat(300);
+        let huge = format!("[{}]", "1,".repeat(100_000));
+        for (key, value, blocked) in [
+            ("registry-export", "yes", true),
+            ("registry-export", "True", true),
+            ("registry-name", "a b", true),
+            ("registry-name", "a/b/c", true),
+            ("registry-name", "", true),
+            ("registry-version", "^1", true),
+            ("registry-version", "latest", true),
+            ("registry-transport", "stdio", true),
+            ("registry-path", "mcp", true),
+            ("registry-path", "/a/../b", true),
+            ("registry-path", "/a?b", true),
+            ("registry-host", "https://a.com", true),
+            ("registry-host", "*.a.com", true),
+            ("registry-scheme", "ftp", true),
+            ("registry-port", "0", true),
+            ("registry-port", "65536", true),
+            ("registry-server", "github", true),
+            ("registry-server", "a.b/c@^1", true),
+            ("authz-claims", "[]", true),
+            ("authz-claims", "{", true),
+            ("authz-claims", r#"{"a": 1}"#, true),
+            ("registry-description", long.as_str(), false),
+            ("registry-description", "", false),
+            ("registry-title", long.as_str(), false),
+            ("registry-title", "a\u{7}b", false),
+            ("registry-icon", "http://a.com/x.png", false),
+            ("registry-icon", "nonsense", false),
+            ("registry-tier", "official", false),
+            ("registry-tools", "[1]", false),
+            ("registry-tools", many.as_str(), false),
+            ("tools", "[", false),
+            ("registry-tags", many.as_str(), false),
+            ("tool-definitions", "{}", false),
+            ("tool-definitions", huge.as_str(), false),
+        ] {
+            let parsed = parse(Carrier::Route, &[(key, value)]);
+            let codes: Vec<Code> = parsed.problems.iter().map(|p| p.code).collect();
+            let shown = excerpt(value);
+            assert_eq!(codes, [Code::InvalidAnnotation], "{key} {shown}");
+            assert_eq!(parsed.blocked, blocked, "{key} {shown}");
+            assert!(parsed.problems.iter().all(|p| p.message.len() < 400), "{key} {shown}");
+        }
+        for url in ["https://u:p@a.com", "ftp://a.com", "/mcp", "https://a.com/#x", "https://"] {
+            let parsed = parse(Carrier::McpResource, &[("registry-url", url)]);
+            assert!(parsed.blocked && parsed.problems.len() == 1, "{url}");
+            assert!(!parsed.problems[0].message.contains("u:p"), "no credentials in messages");
+        }
+    }
+
+    #[test]
+    fn good_values() {
+        let parsed = parse(
+            Carrier::Route,
+            &[
+                ("registry-export", " true "),
+                ("registry-name", "com.company/github"),
+                ("registry-path", "/mcp/"),
+                ("registry-host", "MCP.company.com"),
+                ("registry-server", "a.b/c@1.0.0"),
+                ("tools", r#"["a", "b", "a"]"#),
+                ("registry-tags", "x, y,,x"),
+                ("registry-category", "z"),
+                ("authz-claims", r#"{ "team": ["a"] }"#),
+            ],
+        );
+        assert_eq!(parsed.problems, []);
+        assert!(parsed.is_opted_in());
+        assert_eq!(parsed.path.as_deref(), Some("/mcp"));
+        assert_eq!(parsed.overrides.host.as_deref(), Some("mcp.company.com"));
+        assert_eq!(parsed.claims.as_deref(), Some(r#"{"team":["a"]}"#));
+        let described = parsed.description.unwrap();
+        assert_eq!(described.tools.join(" "), "a b");
+        assert_eq!(described.tags.join(" "), "x y z");
+        let root = parse(Carrier::Route, &[("registry-path", "/")]);
+        assert_eq!((root.path.as_deref(), root.problems.len()), (Some(""), 0));
+    }
+
+    #[test]
+    fn labels_stand_in_for_annotations() {
+        let labels: BTreeMap<SmolStr, SmolStr> = [
+            ("toolhive.stacklok.io/server-name", "github"),
+            ("toolhive.stacklok.dev/registry-name", "team"),
+            ("toolhive.stacklok.io/tier", "official"),
+            ("toolhive.stacklok.io/category", "dev"),
+        ]
+        .into_iter()
+        .map(|(k, v)| (k.into(), v.into()))
+        .collect();
+        let own = BTreeMap::from([("p/registry-tags".into(), "a".to_owned())]);
+        let parsed = Annotations::parse("p/", Carrier::Route, &own, Some(&labels));
+        assert_eq!(parsed.name.as_deref(), Some("github"));
+        assert_eq!(parsed.registry.as_deref(), Some("team"));
+        let described = parsed.description.unwrap();
+        assert_eq!((described.tier.as_deref(), described.tags.join(" ").as_str()), (Some("Official"), "a dev"));
+    }
+
+    #[test]
+    fn only_export_opts_in() {
+        for (pairs, opted) in [
+            (&[][..], false),
+            (&[("registry-export", "true")], true),
+            (&[("registry-export", "false")], false),
+            (&[("registry-export", "yes")], true),
+            (&[("registry-name", "a b")], false),
+        ] {
+            assert_eq!(parse(Carrier::Route, pairs).is_opted_in(), opted, "{pairs:?}");
+        }
+    }
+}

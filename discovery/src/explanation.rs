@@ -1,0 +1,103 @@
+//! What became of one object: what is published where, and each reason why something is not.
+
+use serde::{Serialize, Serializer};
+use smol_str::SmolStr;
+
+use crate::object::{Key, Kind};
+use crate::problem::{Problem, Severity};
+
+/// One URL that is published.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Published {
+    /// Server name of the entry.
+    pub server: SmolStr,
+    /// Version of the entry; for a link without a version, `latest`.
+    pub version: SmolStr,
+    /// `streamable-http` or `sse`.
+    pub r#type: SmolStr,
+    /// The URL.
+    pub url: SmolStr,
+    /// By which way clients come.
+    pub via: PublishedVia,
+}
+
+/// The way to a URL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PublishedVia {
+    /// The Gateway or ListenerSet, as `Kind namespace/name`.
+    pub parent: String,
+    /// The listener's name; empty for a direct URL.
+    pub listener: SmolStr,
+}
+
+/// What became of one opted-in object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Explanation {
+    /// Its kind.
+    #[serde(serialize_with = "kind")]
+    pub kind: Kind,
+    /// Its namespace.
+    pub namespace: SmolStr,
+    /// Its name.
+    pub name: SmolStr,
+    /// What is published for it.
+    pub published: Vec<Published>,
+    /// Why something is not, or not as one might think.
+    pub problems: Vec<Problem>,
+}
+
+fn kind<S: Serializer>(kind: &Kind, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(kind.as_str())
+}
+
+impl Explanation {
+    /// The object's key.
+    #[must_use]
+    pub fn key(&self) -> Key {
+        Key::new(self.kind, self.namespace.clone(), self.name.clone())
+    }
+
+    /// Whether one of the problems is an error.
+    #[must_use]
+    pub fn has_error(&self) -> bool {
+        self.problems.iter().any(|problem| problem.severity == Severity::Error)
+    }
+}
+
+/// Numbers over all objects.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// URLs that are published.
+    pub published: usize,
+    /// Problems that are no notes.
+    pub problems: usize,
+}
+
+/// The machine-readable outcome of `plan`, `explain` and the admin port.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// Every opted-in object, by kind, namespace and name.
+    pub objects: Vec<Explanation>,
+    /// Numbers over all of them.
+    pub summary: Summary,
+}
+
+impl Outcome {
+    /// Sorts the explanations and counts.
+    #[must_use]
+    pub fn new(mut objects: Vec<Explanation>) -> Self {
+        objects.sort_by_key(Explanation::key);
+        let counted = |problem: &&Problem| problem.severity != Severity::Note;
+        let summary = Summary {
+            published: objects.iter().map(|o| o.published.len()).sum(),
+            problems: objects.iter().flat_map(|o| &o.problems).filter(counted).count(),
+        };
+        Self { objects, summary }
+    }
+
+    /// Whether any object has an error.
+    #[must_use]
+    pub fn has_error(&self) -> bool {
+        self.objects.iter().any(Explanation::has_error)
+    }
+}

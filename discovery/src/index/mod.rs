@@ -1,0 +1,488 @@
+//! The index: objects in, changed entries and explanations out.
+//!
+//! It owns compact copies of the objects, resolves the opted-in ones (*sources*), and keeps for
+//! each what the resolver read. When an object changes, the sources that read it (or looked for
+//! it in vain) are resolved again at the next [`Index::commit`], and nothing else. Names are
+//! assigned by [`names`]. The outcome is a function of the objects alone: the order of events
+//! leaves no trace (`tests/index_equivalence.rs`).
+
+mod edges;
+mod names;
+mod store;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use smol_str::{SmolStr, format_smolstr};
+use waymark_catalogue::name::ServerName;
+
+use crate::entry::{self, Entry, Share};
+use crate::explanation::{Explanation, Outcome, Published, PublishedVia};
+use crate::object::{Key, Kind, Meta, Object, Parsed};
+use crate::problem::{Code, Problem, Severity};
+use crate::resolver::{self, Naming, Offer, Resolution};
+use crate::settings::Settings;
+use edges::{Edges, Reads};
+use names::{Claim, ClaimId, Member, Names, Rank};
+use store::{Recorder, Store};
+
+/// Identifies a source within the index.
+type SourceId = u32;
+
+/// An opted-in object, resolved.
+#[derive(Debug)]
+struct Source {
+    key: Key,
+    created: Option<i64>,
+    resolution: Resolution,
+    reads: Reads,
+    /// Per offer: the claim it is a member of, or the entry of its link.
+    shares: Vec<Standing>,
+}
+
+#[derive(Debug, Clone)]
+enum Standing {
+    Claim(ClaimId),
+    Linked(SmolStr),
+}
+
+/// What a commit changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Ids of entries that are new, changed or gone ([`Index::entry`] tells which).
+    pub entries: BTreeSet<SmolStr>,
+    /// Objects whose explanation may have changed.
+    pub objects: BTreeSet<Key>,
+}
+
+impl Changes {
+    /// Whether nothing changed.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.objects.is_empty()
+    }
+}
+
+/// The index. See the module's documentation.
+#[derive(Debug, Default)]
+pub struct Index {
+    settings: Settings,
+    store: Store,
+    ids: HashMap<Key, SourceId>,
+    sources: Vec<Option<Source>>,
+    free: Vec<SourceId>,
+    edges: Edges,
+    names: Names,
+    /// Which source's offer a linked entry comes from.
+    links: HashMap<SmolStr, (SourceId, usize)>,
+    /// Fingerprints of the entries as of the last commit.
+    committed: HashMap<SmolStr, u64>,
+    /// What the registry says against entries.
+    rejections: HashMap<SmolStr, Problem>,
+    /// Sources to resolve again, and keys that may be a source now.
+    dirty: BTreeSet<SourceId>,
+    candidates: BTreeSet<Key>,
+    /// Linked entries to look at again.
+    touched_links: BTreeSet<SmolStr>,
+}
+
+impl Index {
+    /// An empty index.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self { settings, ..Self::default() }
+    }
+
+    /// The settings it works by.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Takes in an object, or that it is not opted in.
+    pub fn apply(&mut self, parsed: Parsed) {
+        match parsed {
+            Parsed::Object(object) => self.upsert(object),
+            Parsed::NotAnnotated(key) => self.remove(&key),
+            Parsed::Other => {}
+        }
+    }
+
+    /// Takes in an object, new or changed.
+    pub fn upsert(&mut self, object: Object) {
+        let key = object.key();
+        if !self.store.insert(&key, object) {
+            return;
+        }
+        self.mark(&key);
+    }
+
+    /// Takes in that an object is gone.
+    pub fn remove(&mut self, key: &Key) {
+        if self.store.remove(key) {
+            self.mark(key);
+        }
+    }
+
+    /// Keys of all objects that it knows.
+    pub fn keys(&self) -> impl Iterator<Item = Key> + '_ {
+        self.store.keys()
+    }
+
+    fn mark(&mut self, key: &Key) {
+        if key.kind == Kind::ReferenceGrant {
+            self.dirty.extend(self.edges.readers(&store::grants_key(&key.namespace)));
+            return;
+        }
+        self.dirty.extend(self.edges.readers(key));
+        if key.kind == Kind::HttpRoute || key.kind.is_mcp() {
+            self.candidates.insert(key.clone());
+        }
+    }
+
+    /// Resolves what the objects taken in since the last commit can affect, and tells what
+    /// changed.
+    pub fn commit(&mut self) -> Changes {
+        let mut changes = Changes::default();
+        for key in std::mem::take(&mut self.candidates) {
+            let id = self.ids.get(&key).copied();
+            if let Some(id) = id {
+                self.dirty.remove(&id);
+            }
+            self.resolve(key, id, &mut changes);
+        }
+        for id in std::mem::take(&mut self.dirty) {
+            if let Some(key) = self.source(id).map(|source| source.key.clone()) {
+                self.resolve(key, Some(id), &mut changes);
+            }
+        }
+        let (touched, affected) = self.names.take_changes();
+        for id in affected {
+            if let Some(source) = self.source(id) {
+                changes.objects.insert(source.key.clone());
+            }
+        }
+        let links = std::mem::take(&mut self.touched_links);
+        for id in touched.into_iter().chain(links) {
+            let fingerprint = self.entry(&id).map(|entry| entry.fingerprint());
+            let changed = match fingerprint {
+                Some(fingerprint) => {
+                    self.committed.insert(id.clone(), fingerprint) != Some(fingerprint)
+                }
+                None => {
+                    self.rejections.remove(&id);
+                    self.committed.remove(&id).is_some()
+                }
+            };
+            if changed {
+                changes.entries.insert(id);
+            }
+        }
+        changes
+    }
+
+    fn source(&self, id: SourceId) -> Option<&Source> {
+        self.sources.get(id as usize)?.as_ref()
+    }
+
+    fn resolve(&mut self, key: Key, id: Option<SourceId>, changes: &mut Changes) {
+        let recorder = Recorder::new(&self.store);
+        let object = self.store.get(&key);
+        let resolution =
+            object.and_then(|object| resolver::resolve(object, &recorder, &self.settings));
+        let reads = recorder.into_reads();
+        let created = object.and_then(|object| meta(object)?.created);
+        match (id, resolution) {
+            (None, None) => {}
+            (Some(id), None) => {
+                changes.objects.insert(key.clone());
+                self.forget(id);
+            }
+            (None, Some(resolution)) => {
+                changes.objects.insert(key.clone());
+                let id = self.free.pop().unwrap_or_else(|| {
+                    self.sources.push(None);
+                    SourceId::try_from(self.sources.len() - 1).unwrap_or(SourceId::MAX)
+                });
+                self.ids.insert(key.clone(), id);
+                let reads = self.edges.replace(id, &[], reads);
+                let shares = self.attach(id, &key, created, &resolution);
+                let source = Source { key, created, resolution, reads, shares };
+                if let Some(slot) = self.sources.get_mut(id as usize) {
+                    *slot = Some(source);
+                }
+            }
+            (Some(id), Some(resolution)) => self.update(id, created, resolution, reads, changes),
+        }
+    }
+
+    fn update(
+        &mut self,
+        id: SourceId,
+        created: Option<i64>,
+        resolution: Resolution,
+        reads: Vec<Key>,
+        changes: &mut Changes,
+    ) {
+        let Some(Some(mut source)) = self.sources.get_mut(id as usize).map(Option::take) else {
+            return;
+        };
+        source.reads = self.edges.replace(id, &source.reads, reads);
+        let names = |resolution: &Resolution| -> Vec<(Key, Naming)> {
+            let naming = |offer: &Offer| (offer.identity.clone(), offer.naming.clone());
+            resolution.offers.iter().map(naming).collect()
+        };
+        if source.created == created && names(&source.resolution) == names(&resolution) {
+            for share in &source.shares {
+                match share {
+                    Standing::Claim(claim) => self.names.touch(*claim),
+                    Standing::Linked(entry) => {
+                        self.touched_links.insert(entry.clone());
+                    }
+                }
+            }
+        } else {
+            self.detach(id, &source.shares);
+            source.shares = self.attach(id, &source.key, created, &resolution);
+        }
+        if source.resolution != resolution {
+            changes.objects.insert(source.key.clone());
+        }
+        source.resolution = resolution;
+        source.created = created;
+        if let Some(slot) = self.sources.get_mut(id as usize) {
+            *slot = Some(source);
+        }
+    }
+
+    fn forget(&mut self, id: SourceId) {
+        let Some(Some(source)) = self.sources.get_mut(id as usize).map(Option::take) else {
+            return;
+        };
+        self.edges.replace(id, &source.reads, Vec::new());
+        self.detach(id, &source.shares);
+        self.ids.remove(&source.key);
+        self.free.push(id);
+    }
+
+    fn attach(
+        &mut self,
+        id: SourceId,
+        key: &Key,
+        created: Option<i64>,
+        resolution: &Resolution,
+    ) -> Vec<Standing> {
+        let standing = |(at, offer): (usize, &Offer)| match &offer.naming {
+            Naming::Named { name, explicit, suffixes } => {
+                let rank = Rank {
+                    created: created.unwrap_or(i64::MAX),
+                    namespace: key.namespace.clone(),
+                    name: key.name.clone(),
+                    kind: key.kind,
+                };
+                let chain = chain(name, *explicit, suffixes);
+                let member = Member { rank, source: id, offer: at, chain };
+                Standing::Claim(
+                    self.names.attach((offer.identity.clone(), name.clone()), member),
+                )
+            }
+            Naming::Linked(_) => {
+                let entry = format_smolstr!("link:{}/{}/{}#{at}", key.kind, key.namespace, key.name);
+                self.links.insert(entry.clone(), (id, at));
+                self.touched_links.insert(entry.clone());
+                Standing::Linked(entry)
+            }
+        };
+        resolution.offers.iter().enumerate().map(standing).collect()
+    }
+
+    fn detach(&mut self, id: SourceId, shares: &[Standing]) {
+        for (at, share) in shares.iter().enumerate() {
+            match share {
+                Standing::Claim(claim) => self.names.detach(*claim, id, at),
+                Standing::Linked(entry) => {
+                    self.links.remove(entry);
+                    self.touched_links.insert(entry.clone());
+                }
+            }
+        }
+    }
+
+    /// Ids of all entries as of the last commit.
+    pub fn entry_ids(&self) -> impl Iterator<Item = &SmolStr> {
+        self.committed.keys()
+    }
+
+    /// The entry of an id; `None` where it is gone.
+    #[must_use]
+    pub fn entry(&self, id: &str) -> Option<Entry> {
+        if let Some((source, at)) = self.links.get(id) {
+            let source = self.source(*source)?;
+            let offer = source.resolution.offers.get(*at)?;
+            let Naming::Linked(link) = &offer.naming else { return None };
+            let share = self.share(source, offer)?;
+            return Some(entry::build(id.into(), &link.name, Some(link.clone()), &[share]));
+        }
+        let claim = self.names.holder(id)?;
+        let shares: Vec<Share<'_>> = claim
+            .members()
+            .filter_map(|member| {
+                let source = self.source(member.source)?;
+                self.share(source, source.resolution.offers.get(member.offer)?)
+            })
+            .collect();
+        Some(entry::build(id.into(), id, None, &shares))
+    }
+
+    fn share<'i>(&'i self, source: &'i Source, offer: &'i Offer) -> Option<Share<'i>> {
+        let object = self.store.get(&source.key)?;
+        let annotations = match object {
+            Object::HttpRoute(route) => &route.annotations,
+            Object::Mcp(resource) => &resource.annotations,
+            _ => return None,
+        };
+        Some(Share {
+            source: &source.key,
+            meta: meta(object)?,
+            annotations,
+            resource: self.store.mcp(&offer.identity),
+            endpoints: &offer.endpoints,
+        })
+    }
+
+    /// Notes what the registry says against an entry, or that it says nothing any more. It goes
+    /// into the explanations of the entry's objects, and is dropped when the entry is gone.
+    pub fn set_rejection(&mut self, id: &str, rejection: Option<Problem>) {
+        match rejection {
+            Some(problem) if self.committed.contains_key(id) => {
+                self.rejections.insert(id.into(), problem);
+            }
+            _ => {
+                self.rejections.remove(id);
+            }
+        }
+    }
+
+    /// Forgets all that the registry said: another session begins.
+    pub fn clear_rejections(&mut self) {
+        self.rejections.clear();
+    }
+
+    /// What became of an object; `None` where it is unknown or not opted in.
+    #[must_use]
+    pub fn explain(&self, key: &Key) -> Option<Explanation> {
+        let source = self.source(*self.ids.get(key)?)?;
+        let mut explanation = Explanation {
+            kind: key.kind,
+            namespace: key.namespace.clone(),
+            name: key.name.clone(),
+            published: Vec::new(),
+            problems: source.resolution.problems.clone(),
+        };
+        for (offer, standing) in source.resolution.offers.iter().zip(&source.shares) {
+            self.explain_offer(offer, standing, &mut explanation);
+        }
+        let mut seen = BTreeSet::new();
+        explanation.problems.retain(|problem| seen.insert(problem.clone()));
+        explanation.problems.sort_by_key(|problem| problem.severity);
+        Some(explanation)
+    }
+
+    fn explain_offer(&self, offer: &Offer, standing: &Standing, explanation: &mut Explanation) {
+        let id = match standing {
+            Standing::Linked(id) => id.clone(),
+            Standing::Claim(claim) => {
+                let Some(claim) = self.names.claim(*claim) else { return };
+                explanation.problems.extend(self.name_problem(claim));
+                match claim.held() {
+                    Some((name, _)) => name.clone(),
+                    None => return,
+                }
+            }
+        };
+        if let Some(rejection) = self.rejections.get(&id) {
+            explanation.problems.push(rejection.clone());
+            return;
+        }
+        let (server, version) = match &offer.naming {
+            Naming::Linked(link) => {
+                let latest = || SmolStr::new_static("latest");
+                (link.name.clone(), link.version.clone().unwrap_or_else(latest))
+            }
+            Naming::Named { .. } => {
+                let Some(entry) = self.entry(&id) else { return };
+                (id, entry.version)
+            }
+        };
+        let external = offer.endpoints.iter().filter(|endpoint| endpoint.external);
+        explanation.published.extend(external.map(|endpoint| Published {
+            server: server.clone(),
+            version: version.clone(),
+            r#type: endpoint.transport.clone(),
+            url: endpoint.url.clone(),
+            via: PublishedVia {
+                parent: endpoint.via.parent.to_string(),
+                listener: endpoint.via.listener.clone(),
+            },
+        }));
+    }
+
+    fn name_problem(&self, claim: &Claim) -> Option<Problem> {
+        let wanted = claim.wanted()?;
+        let holder = self.names.holder(wanted).and_then(|holder| holder.members().next());
+        let holder = holder.and_then(|member| self.source(member.source));
+        let holder = holder.map_or_else(|| "another object".to_owned(), |s| s.key.to_string());
+        match claim.held() {
+            Some((_, true)) => None,
+            Some((held, false)) => Some(
+                Problem::error(
+                    Code::NameSuffixed,
+                    holder.clone(),
+                    format!("The name {wanted} belongs to {holder}, which is older, so this server is {held}."),
+                    "Set the annotation registry-name to give it a name of its own.",
+                )
+                .with(Severity::Note),
+            ),
+            None => Some(Problem::error(
+                Code::NameConflict,
+                holder.clone(),
+                format!("The name {wanted} belongs to {holder}, which is older."),
+                "Set the annotation registry-name to another name.",
+            )),
+        }
+    }
+
+    /// What became of every opted-in object.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        Outcome::new(self.ids.keys().filter_map(|key| self.explain(key)).collect())
+    }
+
+    /// Every entry, by id.
+    #[must_use]
+    pub fn entries(&self) -> BTreeMap<SmolStr, Entry> {
+        self.committed.keys().filter_map(|id| Some((id.clone(), self.entry(id)?))).collect()
+    }
+}
+
+fn meta(object: &Object) -> Option<&Meta> {
+    match object {
+        Object::HttpRoute(route) => Some(&route.meta),
+        Object::Mcp(resource) => Some(&resource.meta),
+        _ => None,
+    }
+}
+
+/// The names that an offer would take: the one it says, and, where that is derived, with one
+/// suffix more each time. Names that are too long are left out.
+fn chain(name: &SmolStr, explicit: bool, suffixes: &[SmolStr]) -> Vec<SmolStr> {
+    let mut chain = vec![name.clone()];
+    if !explicit {
+        for suffix in suffixes {
+            let longer = format_smolstr!("{}-{suffix}", chain.last().unwrap_or(name));
+            if ServerName::parse(&longer).is_ok() {
+                chain.push(longer);
+            }
+        }
+    }
+    chain
+}

@@ -1,0 +1,147 @@
+//! The compact objects, and a view of them that records what is read.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+
+use smol_str::SmolStr;
+
+use crate::object::{
+    Gateway, Key, Kind, ListenerSet, McpResource, Namespace, Object, ReferenceGrant, Service,
+};
+use crate::resolver::Lookup;
+
+/// All objects that the rules read.
+#[derive(Debug, Default)]
+pub(super) struct Store {
+    objects: HashMap<Key, Object>,
+    /// By namespace, because the rules ask for any grant of one.
+    grants: HashMap<SmolStr, BTreeMap<SmolStr, ReferenceGrant>>,
+}
+
+/// The key under which reads of any grant of a namespace are recorded.
+pub(super) fn grants_key(namespace: &str) -> Key {
+    Key::new(Kind::ReferenceGrant, namespace, "")
+}
+
+impl Store {
+    pub(super) fn get(&self, key: &Key) -> Option<&Object> {
+        self.objects.get(key)
+    }
+
+    /// Puts an object in; `false` where it was there, just the same.
+    pub(super) fn insert(&mut self, key: &Key, object: Object) -> bool {
+        if let Object::ReferenceGrant(grant) = object {
+            let grants = self.grants.entry(key.namespace.clone()).or_default();
+            if grants.get(&key.name) == Some(&grant) {
+                return false;
+            }
+            grants.insert(key.name.clone(), grant);
+            return true;
+        }
+        if self.objects.get(key) == Some(&object) {
+            return false;
+        }
+        self.objects.insert(key.clone(), object);
+        true
+    }
+
+    /// Takes an object out; `false` where it was not there.
+    pub(super) fn remove(&mut self, key: &Key) -> bool {
+        if key.kind == Kind::ReferenceGrant {
+            let Some(grants) = self.grants.get_mut(&key.namespace) else { return false };
+            let removed = grants.remove(&key.name).is_some();
+            if grants.is_empty() {
+                self.grants.remove(&key.namespace);
+            }
+            return removed;
+        }
+        self.objects.remove(key).is_some()
+    }
+
+    pub(super) fn mcp(&self, key: &Key) -> Option<&McpResource> {
+        match self.objects.get(key) {
+            Some(Object::Mcp(resource)) => Some(resource),
+            _ => None,
+        }
+    }
+
+    /// Keys of all objects.
+    pub(super) fn keys(&self) -> impl Iterator<Item = Key> + '_ {
+        let grants = self.grants.iter().flat_map(|(namespace, grants)| {
+            let key = |name: &SmolStr| {
+                Key::new(Kind::ReferenceGrant, namespace.clone(), name.clone())
+            };
+            grants.keys().map(key)
+        });
+        self.objects.keys().cloned().chain(grants)
+    }
+}
+
+/// Looks objects up and records every key, found or not.
+pub(super) struct Recorder<'s> {
+    store: &'s Store,
+    reads: RefCell<Vec<Key>>,
+}
+
+impl<'s> Recorder<'s> {
+    pub(super) fn new(store: &'s Store) -> Self {
+        Self { store, reads: RefCell::new(Vec::with_capacity(8)) }
+    }
+
+    /// What was read, each key once.
+    pub(super) fn into_reads(self) -> Vec<Key> {
+        let mut reads = self.reads.into_inner();
+        reads.sort_unstable();
+        reads.dedup();
+        reads
+    }
+
+    fn read(&self, kind: Kind, namespace: &str, name: &str) -> Option<&'s Object> {
+        let key = Key::new(kind, namespace, name);
+        let object = self.store.objects.get(&key);
+        self.reads.borrow_mut().push(key);
+        object
+    }
+}
+
+impl Lookup for Recorder<'_> {
+    fn gateway(&self, namespace: &str, name: &str) -> Option<&Gateway> {
+        match self.read(Kind::Gateway, namespace, name) {
+            Some(Object::Gateway(gateway)) => Some(gateway),
+            _ => None,
+        }
+    }
+
+    fn listener_set(&self, namespace: &str, name: &str) -> Option<&ListenerSet> {
+        match self.read(Kind::ListenerSet, namespace, name) {
+            Some(Object::ListenerSet(set)) => Some(set),
+            _ => None,
+        }
+    }
+
+    fn namespace(&self, name: &str) -> Option<&Namespace> {
+        match self.read(Kind::Namespace, "", name) {
+            Some(Object::Namespace(namespace)) => Some(namespace),
+            _ => None,
+        }
+    }
+
+    fn service(&self, namespace: &str, name: &str) -> Option<&Service> {
+        match self.read(Kind::Service, namespace, name) {
+            Some(Object::Service(service)) => Some(service),
+            _ => None,
+        }
+    }
+
+    fn mcp(&self, kind: Kind, namespace: &str, name: &str) -> Option<&McpResource> {
+        match self.read(kind, namespace, name) {
+            Some(Object::Mcp(resource)) => Some(resource),
+            _ => None,
+        }
+    }
+
+    fn any_grant(&self, namespace: &str, test: impl Fn(&ReferenceGrant) -> bool) -> bool {
+        self.reads.borrow_mut().push(grants_key(namespace));
+        self.store.grants.get(namespace).is_some_and(|grants| grants.values().any(test))
+    }
+}
