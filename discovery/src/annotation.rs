@@ -100,7 +100,13 @@ impl Annotations {
     pub fn is_opted_in(&self) -> bool {
         match self.export {
             Some(export) => export,
-            None => self.blocked && self.problems.iter().any(|p| p.about.contains("registry-export")),
+            None => {
+                self.blocked
+                    && self
+                        .problems
+                        .iter()
+                        .any(|p| p.about.contains("registry-export"))
+            }
         }
     }
 
@@ -112,8 +118,12 @@ impl Annotations {
         annotations: &BTreeMap<SmolStr, String>,
         labels: Option<&BTreeMap<SmolStr, SmolStr>>,
     ) -> Self {
-        let mut parser =
-            Parser { prefix, annotations, parsed: Self::default(), description: Description::default() };
+        let mut parser = Parser {
+            prefix,
+            annotations,
+            parsed: Self::default(),
+            description: Description::default(),
+        };
         parser.overrides();
         if carrier != Carrier::Gateway {
             parser.identity(carrier);
@@ -122,7 +132,11 @@ impl Annotations {
                 parser.labels(labels);
             }
         }
-        let Parser { mut parsed, description, .. } = parser;
+        let Parser {
+            mut parsed,
+            description,
+            ..
+        } = parser;
         if description != Description::default() {
             parsed.description = Some(Box::new(description));
         }
@@ -145,13 +159,20 @@ impl Parser<'_> {
         let mut full = String::with_capacity(self.prefix.len() + key.len());
         full.push_str(self.prefix);
         full.push_str(key);
-        self.annotations.get(full.as_str()).map(|value| value.trim())
+        self.annotations
+            .get(full.as_str())
+            .map(|value| value.trim())
     }
 
     fn fault(&mut self, key: &str, (what, remedy): Fault) {
         let about = format!("annotation {}{key}", self.prefix);
-        let message = format!("{key} {what}");
-        self.parsed.problems.push(Problem::error(Code::InvalidAnnotation, about, message, remedy));
+        let message = format!("{key} {what}.");
+        self.parsed.problems.push(Problem::error(
+            Code::InvalidAnnotation,
+            about,
+            message,
+            remedy,
+        ));
     }
 
     /// The value of a key that decides what is published: a bad one blocks the object.
@@ -181,8 +202,14 @@ impl Parser<'_> {
     fn overrides(&mut self) {
         let host = self.deciding("registry-host", |text| {
             host::for_url(text).ok_or_else(|| {
-                let what = format!("is {}, which is neither a DNS name nor an IP address", excerpt(text));
-                (what, "Set it to the host alone: no scheme, no port, no path, no wildcard.")
+                let what = format!(
+                    "is {}, which is neither a DNS name nor an IP address",
+                    excerpt(text)
+                );
+                (
+                    what,
+                    "Set it to the host alone: no scheme, no port, no path, no wildcard.",
+                )
             })
         });
         let https = self.deciding("registry-scheme", |text| match text {
@@ -192,7 +219,10 @@ impl Parser<'_> {
         });
         let port = self.deciding("registry-port", |text| match text.parse::<u16>() {
             Ok(port) if port > 0 => Ok(port),
-            _ => Err((format!("is {}", excerpt(text)), "Set it to a number from 1 to 65535.")),
+            _ => Err((
+                format!("is {}", excerpt(text)),
+                "Set it to a number from 1 to 65535.",
+            )),
         });
         self.parsed.overrides = Overrides { host, https, port };
     }
@@ -202,25 +232,29 @@ impl Parser<'_> {
             "true" => Ok(true),
             "false" => Ok(false),
             _ => Err((
-                format!("is {}, which is neither \"true\" nor \"false\"", excerpt(text)),
+                format!(
+                    "is {}, which is neither \"true\" nor \"false\"",
+                    excerpt(text)
+                ),
                 "Set it to \"true\" to publish, or \"false\" (or remove it) not to.",
             )),
         });
         self.parsed.name = self.deciding("registry-name", name);
-        self.parsed.version = self.deciding("registry-version", |text| match version::check(text) {
-            Ok(()) => Ok(text.into()),
-            Err(error) => Err((
-                format!("cannot be used: {error}"),
-                "Set it to one specific version, for example 1.4.2.",
-            )),
-        });
+        self.parsed.version =
+            self.deciding("registry-version", |text| match version::check(text) {
+                Ok(()) => Ok(text.into()),
+                Err(error) => Err((
+                    format!("cannot be used: {error}"),
+                    "Set it to one specific version, for example 1.4.2.",
+                )),
+            });
         self.parsed.link = self.deciding("registry-server", link);
         self.parsed.claims = self.deciding("authz-claims", claims);
         if carrier == Carrier::McpResource {
             self.parsed.url = self.deciding("registry-url", |text| match http_url_fault(text) {
                 None => Ok(text.into()),
                 Some(fault) => Err((
-                    format!("{fault}"),
+                    fault.to_owned(),
                     "Set it to an absolute http or https URL without user information and fragment.",
                 )),
             });
@@ -228,7 +262,10 @@ impl Parser<'_> {
         }
         self.parsed.transport = self.deciding("registry-transport", |text| match text {
             "streamable-http" | "sse" => Ok(text.into()),
-            _ => Err((format!("is {}", excerpt(text)), "Set it to streamable-http or sse.")),
+            _ => Err((
+                format!("is {}", excerpt(text)),
+                "Set it to streamable-http or sse.",
+            )),
         });
         self.parsed.path = self.deciding("registry-path", path);
     }
@@ -246,15 +283,26 @@ impl Parser<'_> {
             }
         });
         self.description.tier = self.describing("registry-tier", |text| {
-            let tier = ["Official", "Community", "Partner"].into_iter().find(|tier| *tier == text);
+            let tier = ["Official", "Community", "Partner"]
+                .into_iter()
+                .find(|tier| *tier == text);
             tier.map(SmolStr::new_static).ok_or_else(|| {
-                (format!("is {}", excerpt(text)), "Set it to Official, Community or Partner.")
+                (
+                    format!("is {}", excerpt(text)),
+                    "Set it to Official, Community or Partner.",
+                )
             })
         });
-        let key = if self.get("registry-tools").is_some() { "registry-tools" } else { "tools" };
+        let key = if self.get("registry-tools").is_some() {
+            "registry-tools"
+        } else {
+            "tools"
+        };
         self.description.tools = self.describing(key, items).unwrap_or_default();
         let tags = self.describing("registry-tags", items).unwrap_or_default();
-        let category = self.describing("registry-category", items).unwrap_or_default();
+        let category = self
+            .describing("registry-category", items)
+            .unwrap_or_default();
         self.description.tags = unique(tags.into_iter().chain(category));
         self.description.tool_definitions = self.describing("tool-definitions", tool_definitions);
     }
@@ -304,7 +352,10 @@ fn text(text: &str, most: usize) -> Result<SmolStr, Fault> {
         let what = format!("has {length} characters, {most} at most are allowed");
         return Err((what, "Shorten it."));
     }
-    if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
+    if text
+        .chars()
+        .any(|c| c.is_control() && c != '\n' && c != '\t')
+    {
         return Err(("holds control characters".to_owned(), "Remove them."));
     }
     Ok(text.into())
@@ -312,7 +363,11 @@ fn text(text: &str, most: usize) -> Result<SmolStr, Fault> {
 
 /// A full server name, or one part that can follow a namespace.
 fn name(text: &str) -> Result<SmolStr, Fault> {
-    let full = if text.contains('/') { text.to_owned() } else { format!("x/{text}") };
+    let full = if text.contains('/') {
+        text.to_owned()
+    } else {
+        format!("x/{text}")
+    };
     match ServerName::parse(&full) {
         Ok(_) => Ok(text.into()),
         Err(error) => Err((
@@ -323,7 +378,8 @@ fn name(text: &str) -> Result<SmolStr, Fault> {
 }
 
 fn link(text: &str) -> Result<Link, Fault> {
-    const REMEDY: &str = "Set it to the server name of an entry of the catalogue, `name` or `name@version`.";
+    const REMEDY: &str =
+        "Set it to the server name of an entry of the catalogue, `name` or `name@version`.";
     let (name, version) = match text.split_once('@') {
         Some((name, version)) => (name, Some(version)),
         None => (text, None),
@@ -336,39 +392,82 @@ fn link(text: &str) -> Result<Link, Fault> {
     if let Some(Err(error)) = version.map(version::check) {
         return Err((format!("cannot be used: {error}"), REMEDY));
     }
-    Ok(Link { name: name.into(), version: version.map(Into::into) })
+    Ok(Link {
+        name: name.into(),
+        version: version.map(Into::into),
+    })
 }
 
 fn claims(text: &str) -> Result<Arc<str>, Fault> {
     const REMEDY: &str = "Set it to a JSON object of claims, each a string or a list of strings.";
     if text.len() > MAX_CLAIMS {
-        return Err((format!("has {} bytes, {MAX_CLAIMS} at most are allowed", text.len()), REMEDY));
+        return Err((
+            format!("has {} bytes, {MAX_CLAIMS} at most are allowed", text.len()),
+            REMEDY,
+        ));
     }
-    let parsed: Value = serde_json::from_str(text)
-        .map_err(|error| (format!("is not JSON (line {}, column {})", error.line(), error.column()), REMEDY))?;
+    let parsed: Value = serde_json::from_str(text).map_err(|error| {
+        (
+            format!(
+                "is not JSON (line {}, column {})",
+                error.line(),
+                error.column()
+            ),
+            REMEDY,
+        )
+    })?;
     let value = |v: &Value| {
-        v.is_string() || v.as_array().is_some_and(|list| list.iter().all(Value::is_string))
+        v.is_string()
+            || v.as_array()
+                .is_some_and(|list| list.iter().all(Value::is_string))
     };
     match parsed.as_object() {
         Some(claims) if claims.values().all(value) => Ok(parsed.to_string().into()),
-        _ => Err(("is not a JSON object of strings and lists of strings".to_owned(), REMEDY)),
+        _ => Err((
+            "is not a JSON object of strings and lists of strings".to_owned(),
+            REMEDY,
+        )),
     }
 }
 
 fn path(text: &str) -> Result<SmolStr, Fault> {
     const REMEDY: &str = "Set it to a path, for example /mcp.";
-    let bad = |c: char| c.is_whitespace() || c.is_control() || "?#\\\"<>{}|^`".contains(c) || !c.is_ascii();
+    let bad = |c: char| {
+        c.is_whitespace() || c.is_control() || "?#\\\"<>{}|^`".contains(c) || !c.is_ascii()
+    };
     if !text.starts_with('/') {
-        return Err((format!("is {}, which does not start with /", excerpt(text)), REMEDY));
+        return Err((
+            format!("is {}, which does not start with /", excerpt(text)),
+            REMEDY,
+        ));
     }
     if text.len() > MAX_PATH {
-        return Err((format!("has {} characters, {MAX_PATH} at most are allowed", text.len()), REMEDY));
+        return Err((
+            format!(
+                "has {} characters, {MAX_PATH} at most are allowed",
+                text.len()
+            ),
+            REMEDY,
+        ));
     }
     if text.contains(bad) {
-        return Err((format!("is {}, which holds characters that a path cannot hold", excerpt(text)), REMEDY));
+        return Err((
+            format!(
+                "is {}, which holds characters that a path cannot hold",
+                excerpt(text)
+            ),
+            REMEDY,
+        ));
     }
-    if text.split('/').any(|segment| segment == "." || segment == "..") || text.contains("//") {
-        return Err((format!("is {}, which is not a plain path", excerpt(text)), REMEDY));
+    if text
+        .split('/')
+        .any(|segment| segment == "." || segment == "..")
+        || text.contains("//")
+    {
+        return Err((
+            format!("is {}, which is not a plain path", excerpt(text)),
+            REMEDY,
+        ));
     }
     Ok(text.trim_end_matches('/').into())
 }
@@ -378,12 +477,18 @@ fn items(text: &str) -> Result<Box<[SmolStr]>, Fault> {
     const REMEDY: &str = "Set it to names separated by commas, or to a JSON array of strings.";
     let list: Vec<SmolStr> = if text.starts_with('[') {
         if text.len() > MAX_ITEMS * (MAX_ITEM + 8) {
-            return Err((format!("has {} bytes, which is too long", text.len()), REMEDY));
+            return Err((
+                format!("has {} bytes, which is too long", text.len()),
+                REMEDY,
+            ));
         }
         serde_json::from_str(text)
             .map_err(|_| ("is not a JSON array of strings".to_owned(), REMEDY))?
     } else {
-        text.split(',').take(MAX_ITEMS + 1).map(|item| item.trim().into()).collect()
+        text.split(',')
+            .take(MAX_ITEMS + 1)
+            .map(|item| item.trim().into())
+            .collect()
     };
     let list: Vec<SmolStr> = list.into_iter().filter(|item| !item.is_empty()).collect();
     if list.len() > MAX_ITEMS {
@@ -393,7 +498,10 @@ fn items(text: &str) -> Result<Box<[SmolStr]>, Fault> {
         .iter()
         .find(|item| item.chars().count() > MAX_ITEM || item.chars().any(char::is_control))
     {
-        let what = format!("holds {}, which is too long or has control characters", excerpt(bad));
+        let what = format!(
+            "holds {}, which is too long or has control characters",
+            excerpt(bad)
+        );
         return Err((what, REMEDY));
     }
     Ok(unique(list.into_iter()))
@@ -402,23 +510,40 @@ fn items(text: &str) -> Result<Box<[SmolStr]>, Fault> {
 fn tool_definitions(text: &str) -> Result<Arc<Value>, Fault> {
     const REMEDY: &str = "Set it to a JSON array of MCP tool definitions, each with a `name`.";
     if text.len() > MAX_TOOL_DEFINITIONS {
-        let what = format!("has {} bytes, {MAX_TOOL_DEFINITIONS} at most are allowed", text.len());
+        let what = format!(
+            "has {} bytes, {MAX_TOOL_DEFINITIONS} at most are allowed",
+            text.len()
+        );
         return Err((what, REMEDY));
     }
-    let parsed: Value = serde_json::from_str(text)
-        .map_err(|error| (format!("is not JSON (line {}, column {})", error.line(), error.column()), REMEDY))?;
+    let parsed: Value = serde_json::from_str(text).map_err(|error| {
+        (
+            format!(
+                "is not JSON (line {}, column {})",
+                error.line(),
+                error.column()
+            ),
+            REMEDY,
+        )
+    })?;
     let named = |tool: &Value| tool.get("name").is_some_and(Value::is_string);
     match parsed.as_array() {
         Some(tools) if tools.len() <= MAX_ITEMS && tools.iter().all(named) => Ok(Arc::new(parsed)),
-        Some(tools) if tools.len() > MAX_ITEMS => Err((format!("has more than {MAX_ITEMS} tools"), REMEDY)),
-        _ => Err(("is not a JSON array of objects with a `name`".to_owned(), REMEDY)),
+        Some(tools) if tools.len() > MAX_ITEMS => {
+            Err((format!("has more than {MAX_ITEMS} tools"), REMEDY))
+        }
+        _ => Err((
+            "is not a JSON array of objects with a `name`".to_owned(),
+            REMEDY,
+        )),
     }
 }
 
 /// Whether a text could be the own part of a server name, as it is or lower-cased.
 #[must_use]
 pub fn is_own_name(text: &str) -> bool {
-    text.len() <= MAX_NAME && ServerName::parse(&format!("x/{}", text.to_lowercase_smolstr())).is_ok()
+    text.len() <= MAX_NAME
+        && ServerName::parse(&format!("x/{}", text.to_lowercase_smolstr())).is_ok()
 }
 
 #[cfg(test)]
@@ -426,8 +551,10 @@ mod tests {
     use super::*;
 
     fn parse(carrier: Carrier, pairs: &[(&str, &str)]) -> Annotations {
-        let annotations =
-            pairs.iter().map(|(k, v)| (format_smolstr!("p/{k}"), (*v).to_owned())).collect();
+        let annotations = pairs
+            .iter()
+            .map(|(k, v)| (format_smolstr!("p/{k}"), (*v).to_owned()))
+            .collect();
         Annotations::parse("p/", carrier, &annotations, None)
     }
 
@@ -477,12 +604,24 @@ mod tests {
             let shown = excerpt(value);
             assert_eq!(codes, [Code::InvalidAnnotation], "{key} {shown}");
             assert_eq!(parsed.blocked, blocked, "{key} {shown}");
-            assert!(parsed.problems.iter().all(|p| p.message.len() < 400), "{key} {shown}");
+            assert!(
+                parsed.problems.iter().all(|p| p.message.len() < 400),
+                "{key} {shown}"
+            );
         }
-        for url in ["https://u:p@a.com", "ftp://a.com", "/mcp", "https://a.com/#x", "https://"] {
+        for url in [
+            "https://u:p@a.com",
+            "ftp://a.com",
+            "/mcp",
+            "https://a.com/#x",
+            "https://",
+        ] {
             let parsed = parse(Carrier::McpResource, &[("registry-url", url)]);
             assert!(parsed.blocked && parsed.problems.len() == 1, "{url}");
-            assert!(!parsed.problems[0].message.contains("u:p"), "no credentials in messages");
+            assert!(
+                !parsed.problems[0].message.contains("u:p"),
+                "no credentials in messages"
+            );
         }
     }
 
@@ -530,7 +669,10 @@ mod tests {
         assert_eq!(parsed.name.as_deref(), Some("github"));
         assert_eq!(parsed.registry.as_deref(), Some("team"));
         let described = parsed.description.unwrap();
-        assert_eq!((described.tier.as_deref(), described.tags.join(" ").as_str()), (Some("Official"), "a dev"));
+        assert_eq!(
+            (described.tier.as_deref(), described.tags.join(" ").as_str()),
+            (Some("Official"), "a dev")
+        );
     }
 
     #[test]
@@ -542,7 +684,11 @@ mod tests {
             (&[("registry-export", "yes")], true),
             (&[("registry-name", "a b")], false),
         ] {
-            assert_eq!(parse(Carrier::Route, pairs).is_opted_in(), opted, "{pairs:?}");
+            assert_eq!(
+                parse(Carrier::Route, pairs).is_opted_in(),
+                opted,
+                "{pairs:?}"
+            );
         }
     }
 }

@@ -1,9 +1,8 @@
 //! What became of one object: what is published where, and each reason why something is not.
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 use smol_str::SmolStr;
 
-use crate::object::{Key, Kind};
 use crate::problem::{Problem, Severity};
 
 /// One URL that is published.
@@ -33,9 +32,8 @@ pub struct PublishedVia {
 /// What became of one opted-in object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Explanation {
-    /// Its kind.
-    #[serde(serialize_with = "kind")]
-    pub kind: Kind,
+    /// Its kind; `Document` for a part of a manifest that is no object.
+    pub kind: SmolStr,
     /// Its namespace.
     pub namespace: SmolStr,
     /// Its name.
@@ -46,21 +44,13 @@ pub struct Explanation {
     pub problems: Vec<Problem>,
 }
 
-fn kind<S: Serializer>(kind: &Kind, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(kind.as_str())
-}
-
 impl Explanation {
-    /// The object's key.
-    #[must_use]
-    pub fn key(&self) -> Key {
-        Key::new(self.kind, self.namespace.clone(), self.name.clone())
-    }
-
     /// Whether one of the problems is an error.
     #[must_use]
     pub fn has_error(&self) -> bool {
-        self.problems.iter().any(|problem| problem.severity == Severity::Error)
+        self.problems
+            .iter()
+            .any(|problem| problem.severity == Severity::Error)
     }
 }
 
@@ -86,11 +76,17 @@ impl Outcome {
     /// Sorts the explanations and counts.
     #[must_use]
     pub fn new(mut objects: Vec<Explanation>) -> Self {
-        objects.sort_by_key(Explanation::key);
+        objects.sort_by(|a, b| {
+            (&a.kind, &a.namespace, &a.name).cmp(&(&b.kind, &b.namespace, &b.name))
+        });
         let counted = |problem: &&Problem| problem.severity != Severity::Note;
         let summary = Summary {
             published: objects.iter().map(|o| o.published.len()).sum(),
-            problems: objects.iter().flat_map(|o| &o.problems).filter(counted).count(),
+            problems: objects
+                .iter()
+                .flat_map(|o| &o.problems)
+                .filter(counted)
+                .count(),
         };
         Self { objects, summary }
     }

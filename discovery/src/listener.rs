@@ -65,7 +65,10 @@ impl Parent<'_> {
             port,
             claimable: host.claimable,
             external: host.external,
-            via: Via { parent: self.key.clone(), listener: listener.name.clone() },
+            via: Via {
+                parent: self.key.clone(),
+                listener: listener.name.clone(),
+            },
         };
         Ok(hosts.into_iter().map(origin).collect())
     }
@@ -84,7 +87,10 @@ impl Parent<'_> {
             (protocol, _) => Err(Problem::error(
                 Code::ProtocolMismatch,
                 about,
-                format!("The listener's protocol {} does not serve HTTP routes.", excerpt(protocol)),
+                format!(
+                    "The listener's protocol {} does not serve HTTP routes.",
+                    excerpt(protocol)
+                ),
                 "Attach the route to an HTTP or HTTPS listener.",
             )),
         }
@@ -135,7 +141,13 @@ impl Parent<'_> {
             ));
         }
         let from = From::Same;
-        if admitted(&allowed.namespaces, &from, &self.meta.namespace, &route.meta.namespace, lookup) {
+        if admitted(
+            &allowed.namespaces,
+            &from,
+            &self.meta.namespace,
+            &route.meta.namespace,
+            lookup,
+        ) {
             return Ok(());
         }
         let rule = describe(&allowed.namespaces, &from);
@@ -157,16 +169,22 @@ impl Parent<'_> {
         about: &str,
         beside: &mut Vec<Problem>,
     ) -> Result<Vec<Host>, Problem> {
-        let own = listener.hostname.as_deref().filter(|hostname| !hostname.is_empty());
+        let own = listener
+            .hostname
+            .as_deref()
+            .filter(|hostname| !hostname.is_empty());
         let admitted: Vec<SmolStr> = match (own, &route.hostnames[..]) {
             (None, []) => Vec::new(),
             (Some(own), []) => host::intersect(own, own).into_iter().collect(),
-            (None, hostnames) => {
-                hostnames.iter().filter_map(|h| host::intersect(h, h)).collect()
-            }
+            (None, hostnames) => hostnames
+                .iter()
+                .filter_map(|h| host::intersect(h, h))
+                .collect(),
             (Some(own), hostnames) => {
-                let both: Vec<SmolStr> =
-                    hostnames.iter().filter_map(|h| host::intersect(own, h)).collect();
+                let both: Vec<SmolStr> = hostnames
+                    .iter()
+                    .filter_map(|h| host::intersect(own, h))
+                    .collect();
                 if both.is_empty() {
                     return Err(Problem::error(
                         Code::HostnameMismatch,
@@ -185,7 +203,11 @@ impl Parent<'_> {
             let claimable = own.is_none_or(|own| host::matches(own, name))
                 || admitted.iter().any(|pattern| host::matches(pattern, name));
             let external = !host::is_cluster_internal(name);
-            return Ok(vec![Host { name: name.clone(), claimable, external }]);
+            return Ok(vec![Host {
+                name: name.clone(),
+                claimable,
+                external,
+            }]);
         }
         let public = self.gateway.overrides.host.as_ref();
         if admitted.is_empty() {
@@ -197,7 +219,11 @@ impl Parent<'_> {
         let mut hosts: Vec<Host> = Vec::with_capacity(admitted.len());
         let mut wildcards = Vec::new();
         for hostname in admitted {
-            let name = if host::is_wildcard(&hostname) { public.cloned() } else { host::for_url(&hostname) };
+            let name = if host::is_wildcard(&hostname) {
+                public.cloned()
+            } else {
+                host::for_url(&hostname)
+            };
             match name {
                 Some(name) if hosts.iter().any(|h| h.name == name) => {}
                 Some(name) => hosts.push(Host::of(name)),
@@ -209,7 +235,9 @@ impl Parent<'_> {
                 )),
             }
         }
-        if hosts.is_empty() && let Some(first) = wildcards.pop() {
+        if hosts.is_empty()
+            && let Some(first) = wildcards.pop()
+        {
             beside.append(&mut wildcards);
             return Err(first);
         }
@@ -227,7 +255,11 @@ struct Host {
 impl Host {
     fn of(name: SmolStr) -> Self {
         let external = !host::is_cluster_internal(&name);
-        Self { claimable: external, external, name }
+        Self {
+            claimable: external,
+            external,
+            name,
+        }
     }
 }
 
@@ -287,9 +319,15 @@ pub(crate) fn namespace_selected(
     name: &str,
     lookup: &impl Lookup,
 ) -> bool {
-    let labels = lookup.namespace(name).map(|n| &n.labels[..]).unwrap_or_default();
+    let labels = lookup
+        .namespace(name)
+        .map(|n| &n.labels[..])
+        .unwrap_or_default();
     selector.selects(|key| {
-        let label = labels.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str());
+        let label = labels
+            .iter()
+            .find(|(k, _)| k == key)
+            .map(|(_, value)| value.as_str());
         label.or((key == "kubernetes.io/metadata.name").then_some(name))
     })
 }

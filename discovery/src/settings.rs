@@ -68,7 +68,9 @@ impl Delegation {
     pub fn permits_name(&self, name: &str) -> bool {
         self.name_prefixes.iter().any(|prefix| {
             name.strip_prefix(prefix.as_str()).is_some_and(|rest| {
-                prefix.ends_with(['.', '/', '-', '_']) || rest.starts_with(['.', '/']) || rest.is_empty()
+                prefix.ends_with(['.', '/', '-', '_'])
+                    || rest.starts_with(['.', '/'])
+                    || rest.is_empty()
             })
         })
     }
@@ -76,7 +78,9 @@ impl Delegation {
     /// Whether one of the hosts permits a direct URL's host.
     #[must_use]
     pub fn permits_host(&self, host: &str) -> bool {
-        self.hosts.iter().any(|pattern| crate::host::matches(pattern, host))
+        self.hosts
+            .iter()
+            .any(|pattern| crate::host::matches(pattern, host))
     }
 }
 
@@ -95,8 +99,10 @@ mod tests {
             ("com.company/team-a", "com.company/team-a", true),
             ("com.company", "org.company/x", false),
         ] {
-            let delegation =
-                Delegation { name_prefixes: vec![prefix.into()], ..Delegation::default() };
+            let delegation = Delegation {
+                name_prefixes: vec![prefix.into()],
+                ..Delegation::default()
+            };
             assert_eq!(delegation.permits_name(name), permitted, "{prefix} {name}");
         }
     }

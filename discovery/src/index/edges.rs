@@ -27,8 +27,12 @@ pub(super) type Reads = Box<[NodeId]>;
 impl Edges {
     /// The sources that read an object.
     pub(super) fn readers(&self, key: &Key) -> impl Iterator<Item = SourceId> + '_ {
-        let node = self.ids.get(key).and_then(|id| self.nodes.get(*id as usize));
-        node.into_iter().flat_map(|node| node.readers.iter().copied())
+        let node = self
+            .ids
+            .get(key)
+            .and_then(|id| self.nodes.get(*id as usize));
+        node.into_iter()
+            .flat_map(|node| node.readers.iter().copied())
     }
 
     /// Replaces what a source reads.
@@ -44,7 +48,10 @@ impl Edges {
         let id = match self.ids.get(&key) {
             Some(id) => *id,
             None => {
-                let node = Node { key: key.clone(), readers: BTreeSet::new() };
+                let node = Node {
+                    key: key.clone(),
+                    readers: BTreeSet::new(),
+                };
                 let id = match self.free.pop() {
                     Some(id) => {
                         if let Some(slot) = self.nodes.get_mut(id as usize) {
@@ -68,7 +75,9 @@ impl Edges {
     }
 
     fn drop(&mut self, source: SourceId, id: NodeId) {
-        let Some(node) = self.nodes.get_mut(id as usize) else { return };
+        let Some(node) = self.nodes.get_mut(id as usize) else {
+            return;
+        };
         node.readers.remove(&source);
         if node.readers.is_empty() {
             self.ids.remove(&node.key);

@@ -89,7 +89,10 @@ impl Index {
     /// An empty index.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self { settings, ..Self::default() }
+        Self {
+            settings,
+            ..Self::default()
+        }
     }
 
     /// The settings it works by.
@@ -130,7 +133,8 @@ impl Index {
 
     fn mark(&mut self, key: &Key) {
         if key.kind == Kind::ReferenceGrant {
-            self.dirty.extend(self.edges.readers(&store::grants_key(&key.namespace)));
+            self.dirty
+                .extend(self.edges.readers(&store::grants_key(&key.namespace)));
             return;
         }
         self.dirty.extend(self.edges.readers(key));
@@ -206,7 +210,13 @@ impl Index {
                 self.ids.insert(key.clone(), id);
                 let reads = self.edges.replace(id, &[], reads);
                 let shares = self.attach(id, &key, created, &resolution);
-                let source = Source { key, created, resolution, reads, shares };
+                let source = Source {
+                    key,
+                    created,
+                    resolution,
+                    reads,
+                    shares,
+                };
                 if let Some(slot) = self.sources.get_mut(id as usize) {
                     *slot = Some(source);
                 }
@@ -272,7 +282,11 @@ impl Index {
         resolution: &Resolution,
     ) -> Vec<Standing> {
         let standing = |(at, offer): (usize, &Offer)| match &offer.naming {
-            Naming::Named { name, explicit, suffixes } => {
+            Naming::Named {
+                name,
+                explicit,
+                suffixes,
+            } => {
                 let rank = Rank {
                     created: created.unwrap_or(i64::MAX),
                     namespace: key.namespace.clone(),
@@ -280,13 +294,20 @@ impl Index {
                     kind: key.kind,
                 };
                 let chain = chain(name, *explicit, suffixes);
-                let member = Member { rank, source: id, offer: at, chain };
+                let member = Member {
+                    rank,
+                    source: id,
+                    offer: at,
+                    chain,
+                };
                 Standing::Claim(
-                    self.names.attach((offer.identity.clone(), name.clone()), member),
+                    self.names
+                        .attach((offer.identity.clone(), name.clone()), member),
                 )
             }
             Naming::Linked(_) => {
-                let entry = format_smolstr!("link:{}/{}/{}#{at}", key.kind, key.namespace, key.name);
+                let entry =
+                    format_smolstr!("link:{}/{}/{}#{at}", key.kind, key.namespace, key.name);
                 self.links.insert(entry.clone(), (id, at));
                 self.touched_links.insert(entry.clone());
                 Standing::Linked(entry)
@@ -318,9 +339,16 @@ impl Index {
         if let Some((source, at)) = self.links.get(id) {
             let source = self.source(*source)?;
             let offer = source.resolution.offers.get(*at)?;
-            let Naming::Linked(link) = &offer.naming else { return None };
+            let Naming::Linked(link) = &offer.naming else {
+                return None;
+            };
             let share = self.share(source, offer)?;
-            return Some(entry::build(id.into(), &link.name, Some(link.clone()), &[share]));
+            return Some(entry::build(
+                id.into(),
+                &link.name,
+                Some(link.clone()),
+                &[share],
+            ));
         }
         let claim = self.names.holder(id)?;
         let shares: Vec<Share<'_>> = claim
@@ -372,7 +400,7 @@ impl Index {
     pub fn explain(&self, key: &Key) -> Option<Explanation> {
         let source = self.source(*self.ids.get(key)?)?;
         let mut explanation = Explanation {
-            kind: key.kind,
+            kind: key.kind.as_str().into(),
             namespace: key.namespace.clone(),
             name: key.name.clone(),
             published: Vec::new(),
@@ -382,7 +410,9 @@ impl Index {
             self.explain_offer(offer, standing, &mut explanation);
         }
         let mut seen = BTreeSet::new();
-        explanation.problems.retain(|problem| seen.insert(problem.clone()));
+        explanation
+            .problems
+            .retain(|problem| seen.insert(problem.clone()));
         explanation.problems.sort_by_key(|problem| problem.severity);
         Some(explanation)
     }
@@ -391,7 +421,9 @@ impl Index {
         let id = match standing {
             Standing::Linked(id) => id.clone(),
             Standing::Claim(claim) => {
-                let Some(claim) = self.names.claim(*claim) else { return };
+                let Some(claim) = self.names.claim(*claim) else {
+                    return;
+                };
                 explanation.problems.extend(self.name_problem(claim));
                 match claim.held() {
                     Some((name, _)) => name.clone(),
@@ -406,7 +438,10 @@ impl Index {
         let (server, version) = match &offer.naming {
             Naming::Linked(link) => {
                 let latest = || SmolStr::new_static("latest");
-                (link.name.clone(), link.version.clone().unwrap_or_else(latest))
+                (
+                    link.name.clone(),
+                    link.version.clone().unwrap_or_else(latest),
+                )
             }
             Naming::Named { .. } => {
                 let Some(entry) = self.entry(&id) else { return };
@@ -414,21 +449,26 @@ impl Index {
             }
         };
         let external = offer.endpoints.iter().filter(|endpoint| endpoint.external);
-        explanation.published.extend(external.map(|endpoint| Published {
-            server: server.clone(),
-            version: version.clone(),
-            r#type: endpoint.transport.clone(),
-            url: endpoint.url.clone(),
-            via: PublishedVia {
-                parent: endpoint.via.parent.to_string(),
-                listener: endpoint.via.listener.clone(),
-            },
-        }));
+        explanation
+            .published
+            .extend(external.map(|endpoint| Published {
+                server: server.clone(),
+                version: version.clone(),
+                r#type: endpoint.transport.clone(),
+                url: endpoint.url.clone(),
+                via: PublishedVia {
+                    parent: endpoint.via.parent.to_string(),
+                    listener: endpoint.via.listener.clone(),
+                },
+            }));
     }
 
     fn name_problem(&self, claim: &Claim) -> Option<Problem> {
         let wanted = claim.wanted()?;
-        let holder = self.names.holder(wanted).and_then(|holder| holder.members().next());
+        let holder = self
+            .names
+            .holder(wanted)
+            .and_then(|holder| holder.members().next());
         let holder = holder.and_then(|member| self.source(member.source));
         let holder = holder.map_or_else(|| "another object".to_owned(), |s| s.key.to_string());
         match claim.held() {
@@ -454,13 +494,21 @@ impl Index {
     /// What became of every opted-in object.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
-        Outcome::new(self.ids.keys().filter_map(|key| self.explain(key)).collect())
+        Outcome::new(
+            self.ids
+                .keys()
+                .filter_map(|key| self.explain(key))
+                .collect(),
+        )
     }
 
     /// Every entry, by id.
     #[must_use]
     pub fn entries(&self) -> BTreeMap<SmolStr, Entry> {
-        self.committed.keys().filter_map(|id| Some((id.clone(), self.entry(id)?))).collect()
+        self.committed
+            .keys()
+            .filter_map(|id| Some((id.clone(), self.entry(id)?)))
+            .collect()
     }
 }
 

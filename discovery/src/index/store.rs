@@ -48,7 +48,9 @@ impl Store {
     /// Takes an object out; `false` where it was not there.
     pub(super) fn remove(&mut self, key: &Key) -> bool {
         if key.kind == Kind::ReferenceGrant {
-            let Some(grants) = self.grants.get_mut(&key.namespace) else { return false };
+            let Some(grants) = self.grants.get_mut(&key.namespace) else {
+                return false;
+            };
             let removed = grants.remove(&key.name).is_some();
             if grants.is_empty() {
                 self.grants.remove(&key.namespace);
@@ -68,9 +70,8 @@ impl Store {
     /// Keys of all objects.
     pub(super) fn keys(&self) -> impl Iterator<Item = Key> + '_ {
         let grants = self.grants.iter().flat_map(|(namespace, grants)| {
-            let key = |name: &SmolStr| {
-                Key::new(Kind::ReferenceGrant, namespace.clone(), name.clone())
-            };
+            let key =
+                |name: &SmolStr| Key::new(Kind::ReferenceGrant, namespace.clone(), name.clone());
             grants.keys().map(key)
         });
         self.objects.keys().cloned().chain(grants)
@@ -85,7 +86,10 @@ pub(super) struct Recorder<'s> {
 
 impl<'s> Recorder<'s> {
     pub(super) fn new(store: &'s Store) -> Self {
-        Self { store, reads: RefCell::new(Vec::with_capacity(8)) }
+        Self {
+            store,
+            reads: RefCell::new(Vec::with_capacity(8)),
+        }
     }
 
     /// What was read, each key once.
@@ -142,6 +146,9 @@ impl Lookup for Recorder<'_> {
 
     fn any_grant(&self, namespace: &str, test: impl Fn(&ReferenceGrant) -> bool) -> bool {
         self.reads.borrow_mut().push(grants_key(namespace));
-        self.store.grants.get(namespace).is_some_and(|grants| grants.values().any(test))
+        self.store
+            .grants
+            .get(namespace)
+            .is_some_and(|grants| grants.values().any(test))
     }
 }

@@ -43,7 +43,10 @@ pub(super) fn of_rule<'l>(
     if namespace != own {
         let granted = lookup.any_grant(namespace, |grant| {
             grant.from.contains(own)
-                && grant.to.iter().any(|to| to.as_ref().is_none_or(|name| *name == backend.name))
+                && grant
+                    .to
+                    .iter()
+                    .any(|to| to.as_ref().is_none_or(|name| *name == backend.name))
         });
         if !granted {
             return Err(Box::new(Problem::error(
@@ -57,7 +60,9 @@ pub(super) fn of_rule<'l>(
             )));
         }
     }
-    let Some(resource) = resource(backend, namespace, lookup) else { return Ok(None) };
+    let Some(resource) = resource(backend, namespace, lookup) else {
+        return Ok(None);
+    };
     if resource.meta.deleting {
         return Err(Box::new(
             Problem::error(
@@ -74,7 +79,10 @@ pub(super) fn of_rule<'l>(
             Problem::error(
                 Code::DirectUrlConflict,
                 resource.key().to_string(),
-                format!("{} names its own registry-url, which wins over this route.", resource.key()),
+                format!(
+                    "{} names its own registry-url, which wins over this route.",
+                    resource.key()
+                ),
                 "Remove registry-url from the resource, or registry-export from the route.",
             )
             .with(Severity::Warning),

@@ -17,10 +17,16 @@ pub(super) fn resolve(
     settings: &Settings,
 ) -> Option<Resolution> {
     let annotations = &resource.annotations;
-    if !(resource.is_exported() || annotations.is_opted_in() || (annotations.blocked && bad_url(resource))) {
+    if !(resource.is_exported()
+        || annotations.is_opted_in()
+        || (annotations.blocked && bad_url(resource)))
+    {
         return None;
     }
-    let mut resolution = Resolution { problems: annotations.problems.clone(), ..Resolution::default() };
+    let mut resolution = Resolution {
+        problems: annotations.problems.clone(),
+        ..Resolution::default()
+    };
     let problems = &mut resolution.problems;
     if resource.meta.deleting {
         let key = resource.key();
@@ -52,15 +58,12 @@ pub(super) fn resolve(
 /// Whether the resource is opted in only by a `registry-url` that cannot be used.
 fn bad_url(resource: &McpResource) -> bool {
     let problems = &resource.annotations.problems;
-    resource.annotations.export.is_none() && problems.iter().any(|p| p.about.ends_with("registry-url"))
+    resource.annotations.export.is_none()
+        && problems.iter().any(|p| p.about.ends_with("registry-url"))
 }
 
 /// Whether the resource publishes a URL of its own, so that routes to it do not.
-pub(super) fn publishes(
-    resource: &McpResource,
-    lookup: &impl Lookup,
-    settings: &Settings,
-) -> bool {
+pub(super) fn publishes(resource: &McpResource, lookup: &impl Lookup, settings: &Settings) -> bool {
     resource.is_exported()
         && !resource.annotations.blocked
         && url(resource, lookup, settings).is_ok()
@@ -94,7 +97,10 @@ fn url<'r>(
         )));
     }
     let parsed = url::Url::parse(url).ok();
-    let host = parsed.as_ref().and_then(url::Url::host_str).and_then(host::for_url);
+    let host = parsed
+        .as_ref()
+        .and_then(url::Url::host_str)
+        .and_then(host::for_url);
     let Some(host) = host else {
         return Err(Box::new(Problem::error(
             Code::InvalidUrl,
@@ -118,7 +124,10 @@ fn url<'r>(
     Err(Box::new(Problem::error(
         Code::DirectUrlNotPermitted,
         about,
-        format!("Namespace {namespace} may not publish direct URLs on {}.", excerpt(&host)),
+        format!(
+            "Namespace {namespace} may not publish direct URLs on {}.",
+            excerpt(&host)
+        ),
         "Publish through an annotated HTTPRoute, or have the admin delegate the host to the namespace.",
     )))
 }
@@ -139,13 +148,24 @@ fn offer(
                 object: &resource.meta.name,
                 explicit: resource.annotations.name.as_ref(),
                 resource: Some(resource),
-                hosts: if external { vec![host.as_str()] } else { Vec::new() },
+                hosts: if external {
+                    vec![host.as_str()]
+                } else {
+                    Vec::new()
+                },
             };
             let (name, explicit) = claim.name(lookup, settings)?;
-            Naming::Named { name, explicit, suffixes: vec![resource.meta.namespace.clone()] }
+            Naming::Named {
+                name,
+                explicit,
+                suffixes: vec![resource.meta.namespace.clone()],
+            }
         }
     };
-    let via = Via { parent: resource.key(), listener: SmolStr::default() };
+    let via = Via {
+        parent: resource.key(),
+        listener: SmolStr::default(),
+    };
     let endpoint = Endpoint {
         url: url.clone(),
         transport: resource.transport.clone(),
@@ -154,12 +174,20 @@ fn offer(
         path_length: 0,
         via,
     };
-    Ok(Offer { identity: resource.key(), endpoints: vec![endpoint], naming })
+    Ok(Offer {
+        identity: resource.key(),
+        endpoints: vec![endpoint],
+        naming,
+    })
 }
 
 /// The note that only clients inside the cluster reach the server.
 pub(super) fn internal(endpoints: &[Endpoint]) -> Problem {
-    let urls: Vec<&str> = endpoints.iter().filter(|e| !e.external).map(|e| e.url.as_str()).collect();
+    let urls: Vec<&str> = endpoints
+        .iter()
+        .filter(|e| !e.external)
+        .map(|e| e.url.as_str())
+        .collect();
     Problem::error(
         Code::InternalAddress,
         urls.join(", "),

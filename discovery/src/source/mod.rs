@@ -1,1 +1,3 @@
-//! x
+//! Where objects come from.
+
+pub mod manifest;
