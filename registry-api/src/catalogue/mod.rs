@@ -1,0 +1,19 @@
+//! The catalogue in memory: one writer, immutable snapshots.
+
+mod merging;
+mod prepared;
+mod query;
+mod served;
+mod snapshot;
+mod writer;
+
+pub use prepared::{MAX_ENTRY_BYTES, MAX_ID_BYTES, Prepared, Refusal, prepare};
+pub use query::{
+    Cursor, DEFAULT_LIMIT, MAX_LIMIT, MAX_SEARCH, Page, Query, QueryError, VersionFilter,
+};
+pub use served::{Key, Served};
+pub use snapshot::Snapshot;
+pub use writer::{
+    CURATED, Config, Handle, Health, Operation, PublishOutcome, SessionEnd, SessionId, Unavailable,
+    Writer,
+};

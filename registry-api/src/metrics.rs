@@ -1,0 +1,222 @@
+//! What is counted, in the names of the field.
+
+use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::catalogue::Snapshot;
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct HttpLabels {
+    method: &'static str,
+    route: &'static str,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GrpcLabels {
+    grpc_service: &'static str,
+    grpc_method: &'static str,
+    grpc_code: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RegistryLabels {
+    registry: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RefusalLabels {
+    code: &'static str,
+}
+
+/// All metrics of the process. Labels come from fixed sets only, never from input.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<HttpLabels, Counter>,
+    duration: Histogram,
+    grpc: Family<GrpcLabels, Counter>,
+    servers: Family<RegistryLabels, Gauge>,
+    revision: Gauge<i64, AtomicI64>,
+    publishers: Gauge,
+    stored: Counter<u64, AtomicU64>,
+    store_duration: Histogram,
+    store_errors: Counter,
+    refused: Family<RefusalLabels, Counter>,
+    watchers: Gauge,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let seconds = || Histogram::new(exponential_buckets(0.000_1, 4.0, 9));
+        let mut metrics = Self {
+            registry: Registry::default(),
+            requests: Family::default(),
+            duration: seconds(),
+            grpc: Family::default(),
+            servers: Family::default(),
+            revision: Gauge::default(),
+            publishers: Gauge::default(),
+            stored: Counter::default(),
+            store_duration: seconds(),
+            store_errors: Counter::default(),
+            refused: Family::default(),
+            watchers: Gauge::default(),
+        };
+        let r = &mut metrics.registry;
+        r.register(
+            "http_requests",
+            "HTTP requests answered",
+            metrics.requests.clone(),
+        );
+        r.register_with_unit(
+            "http_request_duration",
+            "Time to answer an HTTP request, the sending aside",
+            Unit::Seconds,
+            metrics.duration.clone(),
+        );
+        r.register(
+            "grpc_server_handled",
+            "gRPC calls ended, by code",
+            metrics.grpc.clone(),
+        );
+        r.register(
+            "mcpregistry_servers_total",
+            "Server versions that are served",
+            metrics.servers.clone(),
+        );
+        r.register(
+            "waymark_catalogue_revision",
+            "Revision of the catalogue",
+            metrics.revision.clone(),
+        );
+        r.register(
+            "waymark_publishers_connected",
+            "Open publish sessions",
+            metrics.publishers.clone(),
+        );
+        r.register(
+            "waymark_publish_entries_stored",
+            "Server versions written to the store",
+            metrics.stored.clone(),
+        );
+        r.register_with_unit(
+            "waymark_store_commit_duration",
+            "Time to make a batch durable",
+            Unit::Seconds,
+            metrics.store_duration.clone(),
+        );
+        r.register(
+            "waymark_store_errors",
+            "Failed writes to the store",
+            metrics.store_errors.clone(),
+        );
+        r.register(
+            "waymark_publish_entries_refused",
+            "Entries that were not taken, by code",
+            metrics.refused.clone(),
+        );
+        r.register(
+            "waymark_watchers",
+            "Open watches of the catalogue",
+            metrics.watchers.clone(),
+        );
+        metrics
+    }
+}
+
+impl Metrics {
+    /// The text that Prometheus reads.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut text = String::new();
+        // Writing into a string does not fail.
+        let _ = text::encode(&mut text, &self.registry);
+        text
+    }
+
+    pub(crate) fn http(
+        &self,
+        method: &'static str,
+        route: &'static str,
+        status: u16,
+        took: Duration,
+    ) {
+        self.requests
+            .get_or_create(&HttpLabels {
+                method,
+                route,
+                status,
+            })
+            .inc();
+        self.duration.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn grpc(&self, service: &'static str, method: &'static str, code: tonic::Code) {
+        let grpc_code = match code {
+            tonic::Code::Ok => "OK",
+            tonic::Code::InvalidArgument => "InvalidArgument",
+            tonic::Code::NotFound => "NotFound",
+            tonic::Code::Aborted => "Aborted",
+            tonic::Code::Unavailable => "Unavailable",
+            _ => "Other",
+        };
+        let labels = GrpcLabels {
+            grpc_service: service,
+            grpc_method: method,
+            grpc_code,
+        };
+        self.grpc.get_or_create(&labels).inc();
+    }
+
+    pub(crate) fn catalogue(&self, snapshot: &Snapshot) {
+        let served = i64::try_from(snapshot.len()).unwrap_or(i64::MAX);
+        let labels = RegistryLabels {
+            registry: crate::DEFAULT_REGISTRY,
+        };
+        self.servers.get_or_create(&labels).set(served);
+        self.revision
+            .set(i64::try_from(snapshot.revision).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn publishers(&self, connected: usize) {
+        self.publishers
+            .set(i64::try_from(connected).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn stored(&self, entries: usize, took: Duration) {
+        self.stored
+            .inc_by(u64::try_from(entries).unwrap_or(u64::MAX));
+        self.store_duration.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn store_failed(&self) {
+        self.store_errors.inc();
+    }
+
+    pub(crate) fn refused(&self, code: &'static str) {
+        self.refused.get_or_create(&RefusalLabels { code }).inc();
+    }
+
+    pub(crate) fn watcher(&self) -> Watching {
+        self.watchers.inc();
+        Watching(self.watchers.clone())
+    }
+}
+
+/// Counts a watch for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct Watching(Gauge);
+
+impl Drop for Watching {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

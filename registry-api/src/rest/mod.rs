@@ -1,0 +1,178 @@
+//! REST: the MCP registry API v0.1 to the letter, health, version, metrics, OpenAPI.
+
+mod error;
+mod params;
+mod servers;
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderName, Method, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::json;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::compression::{
+    CompressionLayer, DefaultPredicate, Predicate, predicate::SizeAbove,
+};
+use tower_http::cors::{Any, CorsLayer};
+
+use crate::catalogue::Handle;
+use crate::metrics::Metrics;
+
+pub use error::ApiError;
+
+/// The served OpenAPI document.
+pub const OPENAPI: &str = include_str!("../../openapi.yaml");
+
+/// Smaller answers are not worth compressing.
+const COMPRESS_FROM: u64 = 1024;
+/// How long browsers may remember what CORS allows.
+const CORS_MAX_AGE: Duration = Duration::from_secs(3600);
+
+/// What all handlers read.
+#[derive(Debug, Clone)]
+pub struct Api {
+    catalogue: Handle,
+    metrics: Arc<Metrics>,
+}
+
+impl Api {
+    /// An API over `catalogue`.
+    #[must_use]
+    pub fn new(catalogue: Handle, metrics: Arc<Metrics>) -> Self {
+        Self { catalogue, metrics }
+    }
+
+    /// All routes.
+    #[must_use]
+    pub fn router(self) -> Router {
+        let registry = Router::new()
+            .route("/servers", get(servers::list))
+            .route("/servers/{name}/versions", get(servers::versions))
+            .route("/servers/{name}/versions/{version}", get(servers::version))
+            .route("/health", get(health))
+            .route("/ping", get(ping))
+            .route("/version", get(version));
+        // The default registry is served at the root and under its own name.
+        let named = format!("/registry/{}", crate::DEFAULT_REGISTRY);
+        let mut router = Router::new();
+        for version in ["/v0.1", "/v0"] {
+            router = router.nest(version, registry.clone());
+            router = router.nest(&format!("{named}{version}"), registry.clone());
+        }
+        let cors = CorsLayer::new()
+            .allow_origin(Any)
+            .allow_methods([Method::GET, Method::HEAD, Method::OPTIONS])
+            .allow_headers([
+                header::ACCEPT,
+                header::CONTENT_TYPE,
+                header::IF_NONE_MATCH,
+                header::AUTHORIZATION,
+            ])
+            .expose_headers([header::ETAG, HeaderName::from_static("retry-after")])
+            .max_age(CORS_MAX_AGE);
+        let compress = CompressionLayer::new()
+            .compress_when(DefaultPredicate::new().and(SizeAbove::new(COMPRESS_FROM)));
+        router
+            .route("/health", get(health))
+            .route("/readiness", get(readiness))
+            .route("/version", get(version))
+            .route("/openapi.yaml", get(openapi))
+            .route("/metrics", get(metrics))
+            .fallback(ApiError::unknown_path)
+            .method_not_allowed_fallback(ApiError::method_not_allowed)
+            .layer(compress)
+            .layer(cors)
+            .layer(CatchPanicLayer::custom(ApiError::panicked))
+            .layer(middleware::from_fn_with_state(self.clone(), count))
+            .with_state(self)
+    }
+}
+
+async fn count(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let method = match *request.method() {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::OPTIONS => "OPTIONS",
+        _ => "other",
+    };
+    let route = route(
+        request
+            .extensions()
+            .get::<MatchedPath>()
+            .map(MatchedPath::as_str),
+    );
+    let response = next.run(request).await;
+    api.metrics
+        .http(method, route, response.status().as_u16(), started.elapsed());
+    response
+}
+
+/// A route as a label: one of a fixed set.
+fn route(matched: Option<&str>) -> &'static str {
+    match matched {
+        Some(path) if path.ends_with("/versions/{version}") => "/servers/{name}/versions/{version}",
+        Some(path) if path.ends_with("/versions") => "/servers/{name}/versions",
+        Some(path) if path.ends_with("/servers") => "/servers",
+        Some(path) if path.ends_with("/health") => "/health",
+        Some(path) if path.ends_with("/version") => "/version",
+        Some("/readiness") => "/readiness",
+        Some("/metrics") => "/metrics",
+        Some("/openapi.yaml") => "/openapi.yaml",
+        _ => "other",
+    }
+}
+
+fn json_response(status: StatusCode, body: &serde_json::Value) -> Response {
+    (
+        status,
+        [(header::CONTENT_TYPE, "application/json")],
+        body.to_string(),
+    )
+        .into_response()
+}
+
+async fn health() -> Response {
+    json_response(StatusCode::OK, &json!({"status": "ok"}))
+}
+
+async fn ping() -> Response {
+    json_response(StatusCode::OK, &json!({"pong": true}))
+}
+
+async fn readiness(State(api): State<Api>) -> Response {
+    let snapshot = api.catalogue.snapshot();
+    match api.catalogue.health().store_error {
+        None => json_response(
+            StatusCode::OK,
+            &json!({"status": "ready", "revision": snapshot.revision, "servers": snapshot.len()}),
+        ),
+        Some(error) => json_response(
+            StatusCode::SERVICE_UNAVAILABLE,
+            &json!({"status": "not ready", "error": format!("the store cannot be written: {error}")}),
+        ),
+    }
+}
+
+async fn version() -> Response {
+    let body = json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "git_commit": option_env!("WAYMARK_COMMIT").unwrap_or("unknown"),
+        "build_time": option_env!("WAYMARK_BUILD_TIME").unwrap_or("unknown"),
+    });
+    json_response(StatusCode::OK, &body)
+}
+
+async fn openapi() -> Response {
+    ([(header::CONTENT_TYPE, "application/yaml")], OPENAPI).into_response()
+}
+
+async fn metrics(State(api): State<Api>) -> Response {
+    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, kind)], api.metrics.render()).into_response()
+}

@@ -1,0 +1,121 @@
+//! The list, the versions and one version: pages made of ready pieces.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use bytes::Bytes;
+
+use super::error::ApiError;
+use super::{Api, params};
+use crate::catalogue::{Cursor, Served};
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+/// Answers may be kept, and are asked about again each time: the ETag makes that cheap.
+const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
+
+pub(super) async fn list(
+    State(api): State<Api>,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response<Body>, ApiError> {
+    let query = params::list(raw.as_deref())?;
+    let page = api.catalogue.snapshot().list(&query);
+    Ok(list_response(&page.items, page.next.as_ref(), &headers))
+}
+
+pub(super) async fn versions(
+    State(api): State<Api>,
+    Path(name): Path<String>,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response<Body>, ApiError> {
+    params::server_name(&name)?;
+    let include_deleted = params::include_deleted(raw.as_deref())?;
+    let versions = api.catalogue.snapshot().versions(&name, include_deleted);
+    if versions.is_empty() {
+        return Err(ApiError::NotFound("Server not found"));
+    }
+    Ok(list_response(&versions, None, &headers))
+}
+
+pub(super) async fn version(
+    State(api): State<Api>,
+    Path((name, version)): Path<(String, String)>,
+    RawQuery(raw): RawQuery,
+    headers: HeaderMap,
+) -> Result<Response<Body>, ApiError> {
+    params::server_name(&name)?;
+    let include_deleted = params::include_deleted(raw.as_deref())?;
+    let snapshot = api.catalogue.snapshot();
+    let found = if version == "latest" {
+        snapshot.latest(&name, include_deleted)
+    } else {
+        snapshot
+            .get(&name, &version)
+            .filter(|s| include_deleted || !s.is_deleted())
+    };
+    let served = found.ok_or(ApiError::NotFound("Server not found"))?;
+    Ok(tagged(served.digest, &headers, || served.json.clone()))
+}
+
+fn list_response(
+    items: &[Arc<Served>],
+    next: Option<&Cursor>,
+    headers: &HeaderMap,
+) -> Response<Body> {
+    let mut hasher = DefaultHasher::new();
+    for item in items {
+        item.digest.hash(&mut hasher);
+    }
+    next.is_some().hash(&mut hasher);
+    tagged(hasher.finish(), headers, || list_body(items, next))
+}
+
+fn list_body(items: &[Arc<Served>], next: Option<&Cursor>) -> Bytes {
+    let length: usize = items.iter().map(|item| item.json.len() + 1).sum();
+    let mut body = Vec::with_capacity(length + 512);
+    body.extend_from_slice(b"{\"servers\":[");
+    for (at, item) in items.iter().enumerate() {
+        if at > 0 {
+            body.push(b',');
+        }
+        body.extend_from_slice(&item.json);
+    }
+    body.extend_from_slice(b"],\"metadata\":{");
+    if let Some(next) = next {
+        // A cursor is base64: nothing in it needs escaping.
+        body.extend_from_slice(format!("\"nextCursor\":\"{}\",", next.encode()).as_bytes());
+    }
+    body.extend_from_slice(format!("\"count\":{}}}}}", items.len()).as_bytes());
+    body.into()
+}
+
+/// An answer with an ETag, or 304 where the client has it already. The tag is weak, because the
+/// same answer may go out compressed.
+fn tagged(digest: u64, headers: &HeaderMap, body: impl FnOnce() -> Bytes) -> Response<Body> {
+    let tag = format!("W/\"{digest:016x}\"");
+    let known = headers.get_all(header::IF_NONE_MATCH).iter().any(|value| {
+        let tags = value.to_str().unwrap_or_default().split(',').map(str::trim);
+        // If-None-Match compares weakly (RFC 9110, 13.1.2).
+        tags.into_iter()
+            .any(|t| t == "*" || t.trim_start_matches("W/") == tag.trim_start_matches("W/"))
+    });
+    let mut response = if known {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        let mut response = Response::new(Body::from(body()));
+        response.headers_mut().insert(header::CONTENT_TYPE, JSON);
+        response
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CACHE_CONTROL, REVALIDATE);
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        headers.insert(header::ETAG, tag);
+    }
+    response
+}

@@ -1,0 +1,103 @@
+//! Where the catalogue survives restarts.
+
+mod sqlite;
+
+use std::future::Future;
+
+use waymark_catalogue::meta::Official;
+
+use crate::catalogue::Key;
+
+pub use sqlite::SqliteStore;
+
+/// A store that cannot be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database says so.
+    #[error("the database failed: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The tables could not be made or brought up to date.
+    #[error("the database could not be brought up to date: {0}")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+    /// A row does not hold what this version writes.
+    #[error("the database holds {what} that cannot be read: {name}")]
+    Corrupt {
+        /// What kind of row.
+        what: &'static str,
+        /// Which one.
+        name: String,
+    },
+}
+
+/// One version of one server as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredEntry {
+    /// Name and version.
+    pub key: Key,
+    /// The server.json document.
+    pub server: String,
+    /// The registry's record.
+    pub official: Official,
+    /// Whether its publisher has been away for too long.
+    pub stale: bool,
+    /// Revision of its last change.
+    pub revision: u64,
+}
+
+/// Everything that is stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Identity of the history.
+    pub epoch: String,
+    /// Revision of the last change.
+    pub revision: u64,
+    /// Deletions up to this revision may be forgotten.
+    pub compacted: u64,
+    /// What is served.
+    pub entries: Vec<StoredEntry>,
+    /// What publishers sent: source, id, encoded `waymark.registry.v1.Entry`.
+    pub contributions: Vec<(String, String, Vec<u8>)>,
+}
+
+/// One contribution that changed; `entry` is `None` where it is gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContributionChange {
+    /// Source.
+    pub source: String,
+    /// Id within the source.
+    pub id: String,
+    /// Encoded `waymark.registry.v1.Entry`.
+    pub entry: Option<Vec<u8>>,
+}
+
+/// Changes that become durable together or not at all.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// Contributions, in order.
+    pub contributions: Vec<ContributionChange>,
+    /// Versions that are new or changed.
+    pub entries: Vec<StoredEntry>,
+    /// Versions that are forgotten for good.
+    pub purged: Vec<Key>,
+    /// Revision after the batch.
+    pub revision: u64,
+    /// Compacted revision after the batch.
+    pub compacted: u64,
+}
+
+impl Batch {
+    /// Whether there is nothing to store.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.contributions.is_empty() && self.entries.is_empty() && self.purged.is_empty()
+    }
+}
+
+/// A durable store of one catalogue.
+pub trait Store: Send + Sync + 'static {
+    /// Reads everything. An empty store gets an epoch.
+    fn load(&self) -> impl Future<Output = Result<Stored, StoreError>> + Send;
+
+    /// Makes a batch durable: when this returns, a power cut does not undo it.
+    fn commit(&self, batch: &Batch) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
