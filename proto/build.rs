@@ -14,8 +14,6 @@ fn main() -> Result<(), Box<dyn Error>> {
         out.join("descriptors.bin"),
         protox::prost::Message::encode_to_vec(&descriptors),
     )?;
-    tonic_prost_build::configure()
-        .bytes(".")
-        .compile_fds(descriptors)?;
+    tonic_prost_build::configure().bytes(".").compile_fds(descriptors)?;
     Ok(())
 }

@@ -67,11 +67,7 @@ impl Filter {
         let include = compile(&config.names.include, "include");
         let exclude = compile(&config.names.exclude, "exclude");
         if errors.is_empty() {
-            Ok(Self {
-                include,
-                exclude,
-                tags: config.tags.clone(),
-            })
+            Ok(Self { include, exclude, tags: config.tags.clone() })
         } else {
             Err(errors)
         }
@@ -123,30 +119,17 @@ mod tests {
                 ..ServerDetail::default()
             };
             let config = FilterConfig {
-                names: Lists {
-                    include: strings(include),
-                    exclude: strings(exclude),
-                },
-                tags: Lists {
-                    include: strings(with),
-                    exclude: strings(without),
-                },
+                names: Lists { include: strings(include), exclude: strings(exclude) },
+                tags: Lists { include: strings(with), exclude: strings(without) },
             };
-            assert_eq!(
-                Filter::new(&config).unwrap().takes(&server),
-                taken,
-                "{config:?}"
-            );
+            assert_eq!(Filter::new(&config).unwrap().takes(&server), taken, "{config:?}");
         }
     }
 
     #[test]
     fn bad_globs_are_all_named() {
         let config = FilterConfig {
-            names: Lists {
-                include: strings(&["a", "[b"]),
-                exclude: strings(&["{c"]),
-            },
+            names: Lists { include: strings(&["a", "[b"]), exclude: strings(&["{c"]) },
             ..FilterConfig::default()
         };
         let errors = Filter::new(&config).unwrap_err();

@@ -84,21 +84,15 @@ pub fn merge(contributions: &[&Contribution]) -> Merged {
     order.sort_by(|(_, a), (_, b)| {
         (a.precedence, &a.source, &a.id).cmp(&(b.precedence, &b.source, &b.id))
     });
-    let mut merged = Merged {
-        entries: Vec::new(),
-        outcomes: vec![Outcome::Unlinked; contributions.len()],
-    };
+    let mut merged =
+        Merged { entries: Vec::new(), outcomes: vec![Outcome::Unlinked; contributions.len()] };
     let mut set = |at: usize, outcome| {
         if let Some(slot) = merged.outcomes.get_mut(at) {
             *slot = outcome;
         }
     };
     for (at, own) in order.iter().filter(|(_, c)| c.link.is_none()) {
-        match merged
-            .entries
-            .iter()
-            .find(|e: &&MergedEntry| e.version == own.version)
-        {
+        match merged.entries.iter().find(|e: &&MergedEntry| e.version == own.version) {
             Some(winner) => set(*at, Outcome::Shadowed { by: winner.from }),
             None => {
                 set(*at, Outcome::Served);
@@ -171,10 +165,7 @@ mod tests {
     use serde_json::json;
 
     fn own(source: &str, precedence: u32, version: &str, remotes: &[&str]) -> Contribution {
-        let remotes: Vec<_> = remotes
-            .iter()
-            .map(|u| json!({"type": "sse", "url": u}))
-            .collect();
+        let remotes: Vec<_> = remotes.iter().map(|u| json!({"type": "sse", "url": u})).collect();
         let server = json!({
             "name": "a.b/c", "description": source, "version": version, "remotes": remotes,
             "_meta": {meta::PUBLISHER_PROVIDED: {meta::TOOLHIVE: {"image": {"tags": ["x"]}}}}
@@ -190,14 +181,8 @@ mod tests {
     }
 
     fn linked(source: &str, version: Option<&str>, remote: &str) -> Contribution {
-        let link = Link {
-            name: "a.b/c".into(),
-            version: version.map(Into::into),
-        };
-        Contribution {
-            link: Some(link),
-            ..own(source, 9, "1.0.0", &[remote])
-        }
+        let link = Link { name: "a.b/c".into(), version: version.map(Into::into) };
+        Contribution { link: Some(link), ..own(source, 9, "1.0.0", &[remote]) }
     }
 
     fn urls(entry: &MergedEntry) -> Vec<String> {
@@ -207,19 +192,11 @@ mod tests {
 
     #[test]
     fn the_first_source_wins_per_version() {
-        let all = [
-            own("b", 1, "1.0.0", &[]),
-            own("a", 0, "1.0.0", &[]),
-            own("b", 1, "2.0.0", &[]),
-        ];
+        let all = [own("b", 1, "1.0.0", &[]), own("a", 0, "1.0.0", &[]), own("b", 1, "2.0.0", &[])];
         let merged = merge(&all.iter().collect::<Vec<_>>());
         use Outcome::{Served, Shadowed};
         assert_eq!(merged.outcomes, [Shadowed { by: 1 }, Served, Served]);
-        let from: Vec<_> = merged
-            .entries
-            .iter()
-            .map(|e| (e.version.as_str(), e.from))
-            .collect();
+        let from: Vec<_> = merged.entries.iter().map(|e| (e.version.as_str(), e.from)).collect();
         assert_eq!(from, [("1.0.0", 1), ("2.0.0", 2)]);
     }
 
@@ -239,11 +216,7 @@ mod tests {
         assert_eq!(urls(&merged.entries[1]), ["https://y/", "https://z/"]);
         assert_eq!(merged.outcomes[6], Outcome::Unlinked);
         let latest: ServerDetail = serde_json::from_str(&merged.entries[1].server).unwrap();
-        assert_eq!(
-            meta::toolhive(&latest).unwrap().0,
-            "https://y/",
-            "one key, the first remote's"
-        );
+        assert_eq!(meta::toolhive(&latest).unwrap().0, "https://y/", "one key, the first remote's");
     }
 
     #[test]
@@ -256,11 +229,7 @@ mod tests {
         ];
         let texts = |order: &[usize]| -> Vec<Arc<str>> {
             let picked: Vec<_> = order.iter().map(|i| &all[*i]).collect();
-            merge(&picked)
-                .entries
-                .into_iter()
-                .map(|e| e.server)
-                .collect()
+            merge(&picked).entries.into_iter().map(|e| e.server).collect()
         };
         assert_eq!(texts(&[0, 1, 2, 3]), texts(&[3, 2, 1, 0]));
         assert_eq!(texts(&[0, 1, 2, 3]), texts(&[2, 1, 3, 0]));

@@ -40,9 +40,7 @@ impl Status {
     /// Reads the wire form.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Active, Self::Deprecated, Self::Deleted]
-            .into_iter()
-            .find(|s| s.as_str() == text)
+        [Self::Active, Self::Deprecated, Self::Deleted].into_iter().find(|s| s.as_str() == text)
     }
 }
 
@@ -69,12 +67,7 @@ pub struct Official {
 /// under. The key of the preferred remote or package wins where there are several.
 #[must_use]
 pub fn toolhive(server: &ServerDetail) -> Option<(&str, &Map<String, Value>)> {
-    let all = server
-        .meta
-        .as_ref()?
-        .get(PUBLISHER_PROVIDED)?
-        .get(TOOLHIVE)?
-        .as_object()?;
+    let all = server.meta.as_ref()?.get(PUBLISHER_PROVIDED)?.get(TOOLHIVE)?.as_object()?;
     let preferred = server
         .remotes
         .iter()
@@ -88,9 +81,7 @@ pub fn toolhive(server: &ServerDetail) -> Option<(&str, &Map<String, Value>)> {
 /// Puts the ToolHive extension under exactly one key: its clients read one key at random.
 pub fn set_toolhive(server: &mut ServerDetail, key: &str, extension: Map<String, Value>) {
     let meta = server.meta.get_or_insert_default();
-    let provided = meta
-        .entry(PUBLISHER_PROVIDED)
-        .or_insert_with(|| Value::Object(Map::new()));
+    let provided = meta.entry(PUBLISHER_PROVIDED).or_insert_with(|| Value::Object(Map::new()));
     if !provided.is_object() {
         *provided = Value::Object(Map::new());
     }

@@ -69,9 +69,7 @@ impl ServerName {
     /// The part before the slash.
     #[must_use]
     pub fn namespace(&self) -> &str {
-        self.0
-            .split_once('/')
-            .map_or("", |(namespace, _)| namespace)
+        self.0.split_once('/').map_or("", |(namespace, _)| namespace)
     }
 
     /// The part after the slash.
@@ -104,10 +102,7 @@ pub fn reverse_dns(host: &str) -> Option<String> {
     }
     let mut labels: Vec<&str> = host.split('.').collect();
     let valid = |label: &&str| {
-        !label.is_empty()
-            && label
-                .bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b == b'-')
+        !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
     };
     if !labels.iter().all(valid) {
         return None;

@@ -155,11 +155,7 @@ impl Transport {
     /// A remote of a type at a URL.
     #[must_use]
     pub fn remote(kind: &str, url: &str) -> Self {
-        Self {
-            r#type: kind.to_owned(),
-            url: Some(url.to_owned()),
-            ..Self::default()
-        }
+        Self { r#type: kind.to_owned(), url: Some(url.to_owned()), ..Self::default() }
     }
 }
 
@@ -238,10 +234,7 @@ impl Argument {
     pub fn positional(value: &str) -> Self {
         Self {
             r#type: "positional".to_owned(),
-            input: Input {
-                value: Some(value.to_owned()),
-                ..Input::default()
-            },
+            input: Input { value: Some(value.to_owned()), ..Input::default() },
             ..Self::default()
         }
     }

@@ -44,21 +44,14 @@ pub fn server(value: &Value) -> Result<ServerDetail, Vec<Violation>> {
     if !violations.is_empty() {
         return Err(violations);
     }
-    serde_json::from_value(value.clone()).map_err(|error| {
-        vec![Violation {
-            path: "$".into(),
-            message: error.to_string(),
-        }]
-    })
+    serde_json::from_value(value.clone())
+        .map_err(|error| vec![Violation { path: "$".into(), message: error.to_string() }])
 }
 
 /// All violations of a JSON value against `ServerDetail`; empty where it is valid.
 #[must_use]
 pub fn check(value: &Value) -> Vec<Violation> {
-    let mut checker = Checker {
-        path: "$".into(),
-        violations: Vec::new(),
-    };
+    let mut checker = Checker { path: "$".into(), violations: Vec::new() };
     checker.server(value);
     checker.violations.truncate(MAX_VIOLATIONS);
     checker.violations
@@ -102,10 +95,7 @@ type Fields = Map<String, Value>;
 impl Checker {
     fn fail(&mut self, message: impl Into<String>) {
         if self.violations.len() < MAX_VIOLATIONS {
-            self.violations.push(Violation {
-                path: self.path.clone(),
-                message: message.into(),
-            });
+            self.violations.push(Violation { path: self.path.clone(), message: message.into() });
         }
     }
 
@@ -156,9 +146,7 @@ impl Checker {
         self.text(value, |c, text| {
             let length = text.chars().count();
             if !(min..=max).contains(&length) {
-                c.fail(format!(
-                    "has {length} characters, {min} to {max} are allowed"
-                ));
+                c.fail(format!("has {length} characters, {min} to {max} are allowed"));
             }
         });
     }
@@ -209,9 +197,7 @@ impl Checker {
             });
         });
         self.field(fields, "title", false, |c, v| c.bounded(v, 1, MAX_TEXT));
-        self.field(fields, "description", true, |c, v| {
-            c.bounded(v, 1, MAX_TEXT)
-        });
+        self.field(fields, "description", true, |c, v| c.bounded(v, 1, MAX_TEXT));
         self.field(fields, "version", true, Self::version);
         self.field(fields, "repository", false, Self::repository);
         self.field(fields, "websiteUrl", false, Self::uri);
@@ -253,16 +239,7 @@ impl Checker {
             c.uri(v);
         });
         self.field(fields, "mimeType", false, |c, v| {
-            c.one_of(
-                v,
-                &[
-                    "image/png",
-                    "image/jpeg",
-                    "image/jpg",
-                    "image/svg+xml",
-                    "image/webp",
-                ],
-            );
+            c.one_of(v, &["image/png", "image/jpeg", "image/jpg", "image/svg+xml", "image/webp"]);
         });
         self.field(fields, "sizes", false, |c, v| {
             c.each(v, |c, v| {
@@ -273,9 +250,7 @@ impl Checker {
                 });
             });
         });
-        self.field(fields, "theme", false, |c, v| {
-            c.one_of(v, &["light", "dark"])
-        });
+        self.field(fields, "theme", false, |c, v| c.one_of(v, &["light", "dark"]));
     }
 
     fn package(&mut self, value: &Value) {
@@ -298,15 +273,9 @@ impl Checker {
         self.field(fields, "transport", true, |c, v| {
             c.transport(v, &[STDIO, STREAMABLE_HTTP, SSE], false);
         });
-        self.field(fields, "runtimeArguments", false, |c, v| {
-            c.each(v, Self::argument)
-        });
-        self.field(fields, "packageArguments", false, |c, v| {
-            c.each(v, Self::argument)
-        });
-        self.field(fields, "environmentVariables", false, |c, v| {
-            c.each(v, Self::key_value)
-        });
+        self.field(fields, "runtimeArguments", false, |c, v| c.each(v, Self::argument));
+        self.field(fields, "packageArguments", false, |c, v| c.each(v, Self::argument));
+        self.field(fields, "environmentVariables", false, |c, v| c.each(v, Self::key_value));
     }
 
     fn remote(&mut self, value: &Value) {
@@ -318,10 +287,8 @@ impl Checker {
             return;
         };
         self.field(fields, "type", true, |c, v| c.one_of(v, types));
-        let http = matches!(
-            fields.get("type").and_then(Value::as_str),
-            Some(STREAMABLE_HTTP | SSE)
-        );
+        let http =
+            matches!(fields.get("type").and_then(Value::as_str), Some(STREAMABLE_HTTP | SSE));
         self.field(fields, "url", http, |c, v| {
             c.text(v, |c, text| {
                 if let Some(fault) = transport_url_fault(text, remote) {
@@ -372,9 +339,7 @@ impl Checker {
         let Some(fields) = self.object(value) else {
             return;
         };
-        self.field(fields, "type", true, |c, v| {
-            c.one_of(v, &["positional", "named"])
-        });
+        self.field(fields, "type", true, |c, v| c.one_of(v, &["positional", "named"]));
         match fields.get("type").and_then(Value::as_str) {
             Some("named") => self.field(fields, "name", true, Self::any_text),
             Some("positional")
@@ -405,10 +370,7 @@ fn kind(value: &Value) -> &'static str {
 /// `^(\d+x\d+|any)$` of the schema.
 fn is_icon_size(text: &str) -> bool {
     let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
-    text == "any"
-        || text
-            .split_once('x')
-            .is_some_and(|(w, h)| digits(w) && digits(h))
+    text == "any" || text.split_once('x').is_some_and(|(w, h)| digits(w) && digits(h))
 }
 
 /// `^(https?://[^\s]+|\{[a-zA-Z_][a-zA-Z0-9_]*\}[^\s]*)$` of the schema, and no credentials.
@@ -448,9 +410,7 @@ mod tests {
         let package = |extra: Value| {
             let mut p =
                 json!({"registryType": "oci", "identifier": "x", "transport": {"type": "stdio"}});
-            p.as_object_mut()
-                .unwrap()
-                .extend(extra.as_object().unwrap().clone());
+            p.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
             json!([p])
         };
         for (field, value, path) in [
@@ -463,17 +423,9 @@ mod tests {
             ("version", json!("latest"), "$.version"),
             ("$schema", json!("no uri"), "$.$schema"),
             ("websiteUrl", json!("no uri"), "$.websiteUrl"),
-            (
-                "repository",
-                json!({"url": "https://a.b"}),
-                "$.repository.source",
-            ),
+            ("repository", json!({"url": "https://a.b"}), "$.repository.source"),
             ("repository", json!("https://a.b"), "$.repository"),
-            (
-                "icons",
-                json!([{"src": "https://a.b/c.png", "theme": "blue"}]),
-                "$.icons[0].theme",
-            ),
+            ("icons", json!([{"src": "https://a.b/c.png", "theme": "blue"}]), "$.icons[0].theme"),
             (
                 "icons",
                 json!([{"src": "https://a.b/c", "sizes": ["4x4", "big"]}]),
@@ -485,43 +437,15 @@ mod tests {
                 "$.icons[0].mimeType",
             ),
             ("icons", json!([{}]), "$.icons[0].src"),
-            (
-                "remotes",
-                json!([{"type": "stdio", "url": "https://a.b"}]),
-                "$.remotes[0].type",
-            ),
+            ("remotes", json!([{"type": "stdio", "url": "https://a.b"}]), "$.remotes[0].type"),
             ("remotes", json!([{"type": "sse"}]), "$.remotes[0].url"),
-            (
-                "remotes",
-                json!([{"type": "sse", "url": "ftp://a.b"}]),
-                "$.remotes[0].url",
-            ),
-            (
-                "remotes",
-                json!([{"type": "sse", "url": "https://u:p@a.b"}]),
-                "$.remotes[0].url",
-            ),
-            (
-                "remotes",
-                json!([{"type": "sse", "url": "https://a.b/#x"}]),
-                "$.remotes[0].url",
-            ),
-            (
-                "remotes",
-                json!([{"type": "sse", "url": "{1x}/mcp"}]),
-                "$.remotes[0].url",
-            ),
+            ("remotes", json!([{"type": "sse", "url": "ftp://a.b"}]), "$.remotes[0].url"),
+            ("remotes", json!([{"type": "sse", "url": "https://u:p@a.b"}]), "$.remotes[0].url"),
+            ("remotes", json!([{"type": "sse", "url": "https://a.b/#x"}]), "$.remotes[0].url"),
+            ("remotes", json!([{"type": "sse", "url": "{1x}/mcp"}]), "$.remotes[0].url"),
             ("remotes", json!({}), "$.remotes"),
-            (
-                "packages",
-                package(json!({"version": "latest"})),
-                "$.packages[0].version",
-            ),
-            (
-                "packages",
-                package(json!({"fileSha256": "AB"})),
-                "$.packages[0].fileSha256",
-            ),
+            ("packages", package(json!({"version": "latest"})), "$.packages[0].version"),
+            ("packages", package(json!({"fileSha256": "AB"})), "$.packages[0].fileSha256"),
             (
                 "packages",
                 package(json!({"transport": {"type": "http"}})),
@@ -550,10 +474,7 @@ mod tests {
             ("_meta", json!([]), "$._meta"),
         ] {
             let mut document = valid();
-            document
-                .as_object_mut()
-                .unwrap()
-                .insert(field.into(), value.clone());
+            document.as_object_mut().unwrap().insert(field.into(), value.clone());
             let paths: Vec<String> = check(&document).into_iter().map(|v| v.path).collect();
             assert_eq!(paths, [path], "{field} = {value}");
         }
@@ -564,19 +485,12 @@ mod tests {
     fn all_at_once() {
         let faults = server(&json!({"name": "x", "description": 1, "icons": [{}]})).unwrap_err();
         let paths: Vec<&str> = faults.iter().map(|v| v.path.as_str()).collect();
-        assert_eq!(
-            paths,
-            ["$.name", "$.description", "$.version", "$.icons[0].src"]
-        );
+        assert_eq!(paths, ["$.name", "$.description", "$.version", "$.icons[0].src"]);
     }
 
     #[test]
     fn templated_and_local_urls_are_allowed() {
-        for url in [
-            "https://{tenant}.a.b/mcp",
-            "{base_url}/mcp",
-            "http://localhost:8080",
-        ] {
+        for url in ["https://{tenant}.a.b/mcp", "{base_url}/mcp", "http://localhost:8080"] {
             let mut document = valid();
             document["remotes"][0]["url"] = json!(url);
             assert_eq!(check(&document), [], "{url}");

@@ -140,11 +140,7 @@ mod tests {
             (("1.0.0+a", 1), ("1.0.0+b", 2)),
         ] {
             assert_eq!(compare(older, newer), Ordering::Less, "{older:?} {newer:?}");
-            assert_eq!(
-                compare(newer, older),
-                Ordering::Greater,
-                "{older:?} {newer:?}"
-            );
+            assert_eq!(compare(newer, older), Ordering::Greater, "{older:?} {newer:?}");
         }
     }
 

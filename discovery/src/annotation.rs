@@ -101,11 +101,7 @@ impl Annotations {
         match self.export {
             Some(export) => export,
             None => {
-                self.blocked
-                    && self
-                        .problems
-                        .iter()
-                        .any(|p| p.about.contains("registry-export"))
+                self.blocked && self.problems.iter().any(|p| p.about.contains("registry-export"))
             }
         }
     }
@@ -132,11 +128,7 @@ impl Annotations {
                 parser.labels(labels);
             }
         }
-        let Parser {
-            mut parsed,
-            description,
-            ..
-        } = parser;
+        let Parser { mut parsed, description, .. } = parser;
         if description != Description::default() {
             parsed.description = Some(Box::new(description));
         }
@@ -159,20 +151,13 @@ impl Parser<'_> {
         let mut full = String::with_capacity(self.prefix.len() + key.len());
         full.push_str(self.prefix);
         full.push_str(key);
-        self.annotations
-            .get(full.as_str())
-            .map(|value| value.trim())
+        self.annotations.get(full.as_str()).map(|value| value.trim())
     }
 
     fn fault(&mut self, key: &str, (what, remedy): Fault) {
         let about = format!("annotation {}{key}", self.prefix);
         let message = format!("{key} {what}.");
-        self.parsed.problems.push(Problem::error(
-            Code::InvalidAnnotation,
-            about,
-            message,
-            remedy,
-        ));
+        self.parsed.problems.push(Problem::error(Code::InvalidAnnotation, about, message, remedy));
     }
 
     /// The value of a key that decides what is published: a bad one blocks the object.
@@ -202,14 +187,9 @@ impl Parser<'_> {
     fn overrides(&mut self) {
         let host = self.deciding("registry-host", |text| {
             host::for_url(text).ok_or_else(|| {
-                let what = format!(
-                    "is {}, which is neither a DNS name nor an IP address",
-                    excerpt(text)
-                );
-                (
-                    what,
-                    "Set it to the host alone: no scheme, no port, no path, no wildcard.",
-                )
+                let what =
+                    format!("is {}, which is neither a DNS name nor an IP address", excerpt(text));
+                (what, "Set it to the host alone: no scheme, no port, no path, no wildcard.")
             })
         });
         let https = self.deciding("registry-scheme", |text| match text {
@@ -219,10 +199,7 @@ impl Parser<'_> {
         });
         let port = self.deciding("registry-port", |text| match text.parse::<u16>() {
             Ok(port) if port > 0 => Ok(port),
-            _ => Err((
-                format!("is {}", excerpt(text)),
-                "Set it to a number from 1 to 65535.",
-            )),
+            _ => Err((format!("is {}", excerpt(text)), "Set it to a number from 1 to 65535.")),
         });
         self.parsed.overrides = Overrides { host, https, port };
     }
@@ -232,10 +209,7 @@ impl Parser<'_> {
             "true" => Ok(true),
             "false" => Ok(false),
             _ => Err((
-                format!(
-                    "is {}, which is neither \"true\" nor \"false\"",
-                    excerpt(text)
-                ),
+                format!("is {}, which is neither \"true\" nor \"false\"", excerpt(text)),
                 "Set it to \"true\" to publish, or \"false\" (or remove it) not to.",
             )),
         });
@@ -262,10 +236,7 @@ impl Parser<'_> {
         }
         self.parsed.transport = self.deciding("registry-transport", |text| match text {
             "streamable-http" | "sse" => Ok(text.into()),
-            _ => Err((
-                format!("is {}", excerpt(text)),
-                "Set it to streamable-http or sse.",
-            )),
+            _ => Err((format!("is {}", excerpt(text)), "Set it to streamable-http or sse.")),
         });
         self.parsed.path = self.deciding("registry-path", path);
     }
@@ -283,26 +254,15 @@ impl Parser<'_> {
             }
         });
         self.description.tier = self.describing("registry-tier", |text| {
-            let tier = ["Official", "Community", "Partner"]
-                .into_iter()
-                .find(|tier| *tier == text);
+            let tier = ["Official", "Community", "Partner"].into_iter().find(|tier| *tier == text);
             tier.map(SmolStr::new_static).ok_or_else(|| {
-                (
-                    format!("is {}", excerpt(text)),
-                    "Set it to Official, Community or Partner.",
-                )
+                (format!("is {}", excerpt(text)), "Set it to Official, Community or Partner.")
             })
         });
-        let key = if self.get("registry-tools").is_some() {
-            "registry-tools"
-        } else {
-            "tools"
-        };
+        let key = if self.get("registry-tools").is_some() { "registry-tools" } else { "tools" };
         self.description.tools = self.describing(key, items).unwrap_or_default();
         let tags = self.describing("registry-tags", items).unwrap_or_default();
-        let category = self
-            .describing("registry-category", items)
-            .unwrap_or_default();
+        let category = self.describing("registry-category", items).unwrap_or_default();
         self.description.tags = unique(tags.into_iter().chain(category));
         self.description.tool_definitions = self.describing("tool-definitions", tool_definitions);
     }
@@ -352,10 +312,7 @@ fn text(text: &str, most: usize) -> Result<SmolStr, Fault> {
         let what = format!("has {length} characters, {most} at most are allowed");
         return Err((what, "Shorten it."));
     }
-    if text
-        .chars()
-        .any(|c| c.is_control() && c != '\n' && c != '\t')
-    {
+    if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
         return Err(("holds control characters".to_owned(), "Remove them."));
     }
     Ok(text.into())
@@ -363,11 +320,7 @@ fn text(text: &str, most: usize) -> Result<SmolStr, Fault> {
 
 /// A full server name, or one part that can follow a namespace.
 fn name(text: &str) -> Result<SmolStr, Fault> {
-    let full = if text.contains('/') {
-        text.to_owned()
-    } else {
-        format!("x/{text}")
-    };
+    let full = if text.contains('/') { text.to_owned() } else { format!("x/{text}") };
     match ServerName::parse(&full) {
         Ok(_) => Ok(text.into()),
         Err(error) => Err((
@@ -392,10 +345,7 @@ fn link(text: &str) -> Result<Link, Fault> {
     if let Some(Err(error)) = version.map(version::check) {
         return Err((format!("cannot be used: {error}"), REMEDY));
     }
-    Ok(Link {
-        name: name.into(),
-        version: version.map(Into::into),
-    })
+    Ok(Link { name: name.into(), version: version.map(Into::into) })
 }
 
 fn claims(text: &str) -> Result<Arc<str>, Fault> {
@@ -407,26 +357,14 @@ fn claims(text: &str) -> Result<Arc<str>, Fault> {
         ));
     }
     let parsed: Value = serde_json::from_str(text).map_err(|error| {
-        (
-            format!(
-                "is not JSON (line {}, column {})",
-                error.line(),
-                error.column()
-            ),
-            REMEDY,
-        )
+        (format!("is not JSON (line {}, column {})", error.line(), error.column()), REMEDY)
     })?;
     let value = |v: &Value| {
-        v.is_string()
-            || v.as_array()
-                .is_some_and(|list| list.iter().all(Value::is_string))
+        v.is_string() || v.as_array().is_some_and(|list| list.iter().all(Value::is_string))
     };
     match parsed.as_object() {
         Some(claims) if claims.values().all(value) => Ok(parsed.to_string().into()),
-        _ => Err((
-            "is not a JSON object of strings and lists of strings".to_owned(),
-            REMEDY,
-        )),
+        _ => Err(("is not a JSON object of strings and lists of strings".to_owned(), REMEDY)),
     }
 }
 
@@ -436,38 +374,22 @@ fn path(text: &str) -> Result<SmolStr, Fault> {
         c.is_whitespace() || c.is_control() || "?#\\\"<>{}|^`".contains(c) || !c.is_ascii()
     };
     if !text.starts_with('/') {
-        return Err((
-            format!("is {}, which does not start with /", excerpt(text)),
-            REMEDY,
-        ));
+        return Err((format!("is {}, which does not start with /", excerpt(text)), REMEDY));
     }
     if text.len() > MAX_PATH {
         return Err((
-            format!(
-                "has {} characters, {MAX_PATH} at most are allowed",
-                text.len()
-            ),
+            format!("has {} characters, {MAX_PATH} at most are allowed", text.len()),
             REMEDY,
         ));
     }
     if text.contains(bad) {
         return Err((
-            format!(
-                "is {}, which holds characters that a path cannot hold",
-                excerpt(text)
-            ),
+            format!("is {}, which holds characters that a path cannot hold", excerpt(text)),
             REMEDY,
         ));
     }
-    if text
-        .split('/')
-        .any(|segment| segment == "." || segment == "..")
-        || text.contains("//")
-    {
-        return Err((
-            format!("is {}, which is not a plain path", excerpt(text)),
-            REMEDY,
-        ));
+    if text.split('/').any(|segment| segment == "." || segment == "..") || text.contains("//") {
+        return Err((format!("is {}, which is not a plain path", excerpt(text)), REMEDY));
     }
     Ok(text.trim_end_matches('/').into())
 }
@@ -477,18 +399,12 @@ fn items(text: &str) -> Result<Box<[SmolStr]>, Fault> {
     const REMEDY: &str = "Set it to names separated by commas, or to a JSON array of strings.";
     let list: Vec<SmolStr> = if text.starts_with('[') {
         if text.len() > MAX_ITEMS * (MAX_ITEM + 8) {
-            return Err((
-                format!("has {} bytes, which is too long", text.len()),
-                REMEDY,
-            ));
+            return Err((format!("has {} bytes, which is too long", text.len()), REMEDY));
         }
         serde_json::from_str(text)
             .map_err(|_| ("is not a JSON array of strings".to_owned(), REMEDY))?
     } else {
-        text.split(',')
-            .take(MAX_ITEMS + 1)
-            .map(|item| item.trim().into())
-            .collect()
+        text.split(',').take(MAX_ITEMS + 1).map(|item| item.trim().into()).collect()
     };
     let list: Vec<SmolStr> = list.into_iter().filter(|item| !item.is_empty()).collect();
     if list.len() > MAX_ITEMS {
@@ -498,10 +414,7 @@ fn items(text: &str) -> Result<Box<[SmolStr]>, Fault> {
         .iter()
         .find(|item| item.chars().count() > MAX_ITEM || item.chars().any(char::is_control))
     {
-        let what = format!(
-            "holds {}, which is too long or has control characters",
-            excerpt(bad)
-        );
+        let what = format!("holds {}, which is too long or has control characters", excerpt(bad));
         return Err((what, REMEDY));
     }
     Ok(unique(list.into_iter()))
@@ -510,21 +423,11 @@ fn items(text: &str) -> Result<Box<[SmolStr]>, Fault> {
 fn tool_definitions(text: &str) -> Result<Arc<Value>, Fault> {
     const REMEDY: &str = "Set it to a JSON array of MCP tool definitions, each with a `name`.";
     if text.len() > MAX_TOOL_DEFINITIONS {
-        let what = format!(
-            "has {} bytes, {MAX_TOOL_DEFINITIONS} at most are allowed",
-            text.len()
-        );
+        let what = format!("has {} bytes, {MAX_TOOL_DEFINITIONS} at most are allowed", text.len());
         return Err((what, REMEDY));
     }
     let parsed: Value = serde_json::from_str(text).map_err(|error| {
-        (
-            format!(
-                "is not JSON (line {}, column {})",
-                error.line(),
-                error.column()
-            ),
-            REMEDY,
-        )
+        (format!("is not JSON (line {}, column {})", error.line(), error.column()), REMEDY)
     })?;
     let named = |tool: &Value| tool.get("name").is_some_and(Value::is_string);
     match parsed.as_array() {
@@ -532,10 +435,7 @@ fn tool_definitions(text: &str) -> Result<Arc<Value>, Fault> {
         Some(tools) if tools.len() > MAX_ITEMS => {
             Err((format!("has more than {MAX_ITEMS} tools"), REMEDY))
         }
-        _ => Err((
-            "is not a JSON array of objects with a `name`".to_owned(),
-            REMEDY,
-        )),
+        _ => Err(("is not a JSON array of objects with a `name`".to_owned(), REMEDY)),
     }
 }
 
@@ -551,10 +451,8 @@ mod tests {
     use super::*;
 
     fn parse(carrier: Carrier, pairs: &[(&str, &str)]) -> Annotations {
-        let annotations = pairs
-            .iter()
-            .map(|(k, v)| (format_smolstr!("p/{k}"), (*v).to_owned()))
-            .collect();
+        let annotations =
+            pairs.iter().map(|(k, v)| (format_smolstr!("p/{k}"), (*v).to_owned())).collect();
         Annotations::parse("p/", carrier, &annotations, None)
     }
 
@@ -604,24 +502,12 @@ mod tests {
             let shown = excerpt(value);
             assert_eq!(codes, [Code::InvalidAnnotation], "{key} {shown}");
             assert_eq!(parsed.blocked, blocked, "{key} {shown}");
-            assert!(
-                parsed.problems.iter().all(|p| p.message.len() < 400),
-                "{key} {shown}"
-            );
+            assert!(parsed.problems.iter().all(|p| p.message.len() < 400), "{key} {shown}");
         }
-        for url in [
-            "https://u:p@a.com",
-            "ftp://a.com",
-            "/mcp",
-            "https://a.com/#x",
-            "https://",
-        ] {
+        for url in ["https://u:p@a.com", "ftp://a.com", "/mcp", "https://a.com/#x", "https://"] {
             let parsed = parse(Carrier::McpResource, &[("registry-url", url)]);
             assert!(parsed.blocked && parsed.problems.len() == 1, "{url}");
-            assert!(
-                !parsed.problems[0].message.contains("u:p"),
-                "no credentials in messages"
-            );
+            assert!(!parsed.problems[0].message.contains("u:p"), "no credentials in messages");
         }
     }
 
@@ -684,11 +570,7 @@ mod tests {
             (&[("registry-export", "yes")], true),
             (&[("registry-name", "a b")], false),
         ] {
-            assert_eq!(
-                parse(Carrier::Route, pairs).is_opted_in(),
-                opted,
-                "{pairs:?}"
-            );
+            assert_eq!(parse(Carrier::Route, pairs).is_opted_in(), opted, "{pairs:?}");
         }
     }
 }

@@ -65,9 +65,7 @@ impl<'o> Share<'o> {
     fn annotations(self) -> impl Iterator<Item = &'o Annotations> {
         let own = self.annotations;
         let resource = self.resource.map(|resource| &resource.annotations);
-        [own]
-            .into_iter()
-            .chain(resource.filter(move |of| !std::ptr::eq(*of, own)))
+        [own].into_iter().chain(resource.filter(move |of| !std::ptr::eq(*of, own)))
     }
 }
 
@@ -75,21 +73,17 @@ impl<'o> Share<'o> {
 /// Of what annotations say, the oldest object's word counts.
 pub(crate) fn build(id: SmolStr, name: &str, link: Option<Link>, shares: &[Share<'_>]) -> Entry {
     let annotations = || shares.iter().copied().flat_map(Share::annotations);
-    let described: Vec<&Description> = annotations()
-        .filter_map(|a| a.description.as_deref())
-        .collect();
+    let described: Vec<&Description> =
+        annotations().filter_map(|a| a.description.as_deref()).collect();
     let resource = shares.iter().find_map(|share| share.resource);
 
     let mut endpoints: Vec<&Endpoint> = shares.iter().flat_map(|share| share.endpoints).collect();
     endpoints.sort_by(|a, b| a.order().cmp(&b.order()));
     endpoints.dedup_by(|later, first| later.url == first.url);
-    let (external, internal): (Vec<&Endpoint>, Vec<&Endpoint>) = endpoints
-        .into_iter()
-        .partition(|endpoint| endpoint.external);
-    let mut in_cluster: Vec<(SmolStr, SmolStr)> = internal
-        .iter()
-        .map(|e| (e.transport.clone(), e.url.clone()))
-        .collect();
+    let (external, internal): (Vec<&Endpoint>, Vec<&Endpoint>) =
+        endpoints.into_iter().partition(|endpoint| endpoint.external);
+    let mut in_cluster: Vec<(SmolStr, SmolStr)> =
+        internal.iter().map(|e| (e.transport.clone(), e.url.clone())).collect();
     if let Some(resource) = resource.filter(|r| r.kind == Kind::LifecycleMcpServer)
         && let Some(url) = &resource.in_cluster_url
         && waymark_catalogue::validate::http_url_fault(url).is_none()
@@ -101,30 +95,20 @@ pub(crate) fn build(id: SmolStr, name: &str, link: Option<Link>, shares: &[Share
     let version = annotations().find_map(|a| a.version.clone());
     let version = version.or_else(|| resource.and_then(own_version));
     let version = version.unwrap_or_else(|| SmolStr::new_static(version::DEFAULT_VERSION));
-    let text = described
-        .iter()
-        .find_map(|d| d.text.as_ref().map(ToString::to_string));
+    let text = described.iter().find_map(|d| d.text.as_ref().map(ToString::to_string));
     let mut server = ServerDetail {
         schema: Some(SCHEMA.to_owned()),
         name: name.to_owned(),
-        title: described
-            .iter()
-            .find_map(|d| d.title.as_ref().map(ToString::to_string)),
+        title: described.iter().find_map(|d| d.title.as_ref().map(ToString::to_string)),
         description: text.unwrap_or_else(|| default_description(shares)),
         version: version.to_string(),
         icons: described
             .iter()
             .find_map(|d| d.icon.as_ref())
-            .map(|src| Icon {
-                src: src.to_string(),
-                ..Icon::default()
-            })
+            .map(|src| Icon { src: src.to_string(), ..Icon::default() })
             .into_iter()
             .collect(),
-        remotes: external
-            .iter()
-            .map(|e| Transport::remote(&e.transport, &e.url))
-            .collect(),
+        remotes: external.iter().map(|e| Transport::remote(&e.transport, &e.url)).collect(),
         ..ServerDetail::default()
     };
     if let Some(first) = external.first().or(internal.first()) {
@@ -145,13 +129,8 @@ pub(crate) fn build(id: SmolStr, name: &str, link: Option<Link>, shares: &[Share
 }
 
 fn own_version(resource: &McpResource) -> Option<SmolStr> {
-    let reported = resource
-        .server_version
-        .as_ref()
-        .filter(|v| version::check(v).is_ok());
-    reported
-        .cloned()
-        .or_else(|| version::of_image(resource.image.as_ref()?).map(SmolStr::new))
+    let reported = resource.server_version.as_ref().filter(|v| version::check(v).is_ok());
+    reported.cloned().or_else(|| version::of_image(resource.image.as_ref()?).map(SmolStr::new))
 }
 
 fn default_description(shares: &[Share<'_>]) -> String {
@@ -162,15 +141,8 @@ fn default_description(shares: &[Share<'_>]) -> String {
         Some(resource) => (resource.kind, &resource.meta),
         None => (share.source.kind, share.meta),
     };
-    let sentence = format!(
-        "MCP server of {kind} {} in namespace {}",
-        meta.name, meta.namespace
-    );
-    if sentence.chars().count() <= MAX_TEXT {
-        sentence
-    } else {
-        format!("MCP server of a {kind}")
-    }
+    let sentence = format!("MCP server of {kind} {} in namespace {}", meta.name, meta.namespace);
+    if sentence.chars().count() <= MAX_TEXT { sentence } else { format!("MCP server of a {kind}") }
 }
 
 fn extension(
@@ -189,20 +161,8 @@ fn extension(
             extension.insert(key.into(), items.into());
         }
     };
-    list(
-        "tools",
-        described
-            .iter()
-            .map(|d| &d.tools[..])
-            .find(|tools| !tools.is_empty()),
-    );
-    list(
-        "tags",
-        described
-            .iter()
-            .map(|d| &d.tags[..])
-            .find(|tags| !tags.is_empty()),
-    );
+    list("tools", described.iter().map(|d| &d.tools[..]).find(|tools| !tools.is_empty()));
+    list("tags", described.iter().map(|d| &d.tags[..]).find(|tags| !tags.is_empty()));
     if let Some(tools) = described.iter().find_map(|d| d.tool_definitions.as_ref()) {
         extension.insert("tool_definitions".into(), Value::clone(tools));
     }
@@ -229,32 +189,20 @@ fn extension(
             put("namespace", &share.meta.namespace);
             put("name", &share.meta.name);
             put("uid", &share.meta.uid);
-            put(
-                "transport",
-                share.endpoints.first().map_or("", |e| &e.transport),
-            );
+            put("transport", share.endpoints.first().map_or("", |e| &e.transport));
         }
     }
     extension.insert("metadata".into(), json!({ "kubernetes": kubernetes }));
     if resource.is_some_and(|resource| resource.authenticated) {
-        extension.insert(
-            "custom_metadata".into(),
-            json!({"authentication": "required"}),
-        );
+        extension.insert("custom_metadata".into(), json!({"authentication": "required"}));
     }
     extension
 }
 
 fn sources(shares: &[Share<'_>]) -> Vec<Key> {
     let mut keys: Vec<Key> = Vec::new();
-    let of_resources = shares
-        .iter()
-        .filter_map(|share| share.resource.map(McpResource::key));
-    for key in shares
-        .iter()
-        .map(|share| share.source.clone())
-        .chain(of_resources)
-    {
+    let of_resources = shares.iter().filter_map(|share| share.resource.map(McpResource::key));
+    for key in shares.iter().map(|share| share.source.clone()).chain(of_resources) {
         if !keys.contains(&key) {
             keys.push(key);
         }

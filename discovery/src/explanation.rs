@@ -48,9 +48,7 @@ impl Explanation {
     /// Whether one of the problems is an error.
     #[must_use]
     pub fn has_error(&self) -> bool {
-        self.problems
-            .iter()
-            .any(|problem| problem.severity == Severity::Error)
+        self.problems.iter().any(|problem| problem.severity == Severity::Error)
     }
 }
 
@@ -61,6 +59,8 @@ pub struct Summary {
     pub published: usize,
     /// Problems that are no notes.
     pub problems: usize,
+    /// Objects without any status that count as accepted or programmed.
+    pub assumed: usize,
 }
 
 /// The machine-readable outcome of `plan`, `explain` and the admin port.
@@ -82,13 +82,17 @@ impl Outcome {
         let counted = |problem: &&Problem| problem.severity != Severity::Note;
         let summary = Summary {
             published: objects.iter().map(|o| o.published.len()).sum(),
-            problems: objects
-                .iter()
-                .flat_map(|o| &o.problems)
-                .filter(counted)
-                .count(),
+            problems: objects.iter().flat_map(|o| &o.problems).filter(counted).count(),
+            assumed: 0,
         };
         Self { objects, summary }
+    }
+
+    /// The same, with the number of objects whose status was assumed.
+    #[must_use]
+    pub fn assuming(mut self, objects: usize) -> Self {
+        self.summary.assumed = objects;
+        self
     }
 
     /// Whether any object has an error.

@@ -11,10 +11,7 @@ const MAX_HOST: usize = 253;
 /// wildcard gives the exact one, two wildcards the narrower. `None` where they have nothing in
 /// common. Lower-cased.
 pub(crate) fn intersect(left: &str, right: &str) -> Option<SmolStr> {
-    let (left, right) = (
-        left.to_ascii_lowercase_smolstr(),
-        right.to_ascii_lowercase_smolstr(),
-    );
+    let (left, right) = (left.to_ascii_lowercase_smolstr(), right.to_ascii_lowercase_smolstr());
     match (left.strip_prefix("*."), right.strip_prefix("*.")) {
         (None, None) => (left == right).then_some(left),
         (Some(suffix), None) => below(&right, suffix).then_some(right),
@@ -44,10 +41,7 @@ pub(crate) fn is_wildcard(host: &str) -> bool {
 /// A host as a URL holds it: a DNS name lower-cased, an IPv6 address in brackets. `None` where
 /// the text is neither a DNS name nor an IP address.
 pub(crate) fn for_url(text: &str) -> Option<SmolStr> {
-    let bare = text
-        .strip_prefix('[')
-        .and_then(|t| t.strip_suffix(']'))
-        .unwrap_or(text);
+    let bare = text.strip_prefix('[').and_then(|t| t.strip_suffix(']')).unwrap_or(text);
     if bare.parse::<Ipv6Addr>().is_ok() {
         return Some(smol_str::format_smolstr!("[{bare}]"));
     }
@@ -73,9 +67,7 @@ pub(crate) fn is_cluster_internal(host: &str) -> bool {
         || host.ends_with(".svc")
         || host.ends_with(".cluster.local")
         || host.contains(".svc.")
-        || host
-            .parse::<IpAddr>()
-            .is_ok_and(|ip| ip.is_loopback() || ip.is_unspecified())
+        || host.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback() || ip.is_unspecified())
 }
 
 #[cfg(test)]
@@ -100,11 +92,7 @@ mod tests {
             ("*.a.com", "*.b.com", None),
             ("*.com", "*.a.com", Some("*.a.com")),
         ] {
-            assert_eq!(
-                intersect(left, right).as_deref(),
-                expected,
-                "{left} {right}"
-            );
+            assert_eq!(intersect(left, right).as_deref(), expected, "{left} {right}");
         }
     }
 

@@ -65,10 +65,7 @@ impl Parent<'_> {
             port,
             claimable: host.claimable,
             external: host.external,
-            via: Via {
-                parent: self.key.clone(),
-                listener: listener.name.clone(),
-            },
+            via: Via { parent: self.key.clone(), listener: listener.name.clone() },
         };
         Ok(hosts.into_iter().map(origin).collect())
     }
@@ -141,13 +138,8 @@ impl Parent<'_> {
             ));
         }
         let from = From::Same;
-        if admitted(
-            &allowed.namespaces,
-            &from,
-            &self.meta.namespace,
-            &route.meta.namespace,
-            lookup,
-        ) {
+        if admitted(&allowed.namespaces, &from, &self.meta.namespace, &route.meta.namespace, lookup)
+        {
             return Ok(());
         }
         let rule = describe(&allowed.namespaces, &from);
@@ -169,22 +161,14 @@ impl Parent<'_> {
         about: &str,
         beside: &mut Vec<Problem>,
     ) -> Result<Vec<Host>, Problem> {
-        let own = listener
-            .hostname
-            .as_deref()
-            .filter(|hostname| !hostname.is_empty());
+        let own = listener.hostname.as_deref().filter(|hostname| !hostname.is_empty());
         let admitted: Vec<SmolStr> = match (own, &route.hostnames[..]) {
             (None, []) => Vec::new(),
             (Some(own), []) => host::intersect(own, own).into_iter().collect(),
-            (None, hostnames) => hostnames
-                .iter()
-                .filter_map(|h| host::intersect(h, h))
-                .collect(),
+            (None, hostnames) => hostnames.iter().filter_map(|h| host::intersect(h, h)).collect(),
             (Some(own), hostnames) => {
-                let both: Vec<SmolStr> = hostnames
-                    .iter()
-                    .filter_map(|h| host::intersect(own, h))
-                    .collect();
+                let both: Vec<SmolStr> =
+                    hostnames.iter().filter_map(|h| host::intersect(own, h)).collect();
                 if both.is_empty() {
                     return Err(Problem::error(
                         Code::HostnameMismatch,
@@ -203,11 +187,7 @@ impl Parent<'_> {
             let claimable = own.is_none_or(|own| host::matches(own, name))
                 || admitted.iter().any(|pattern| host::matches(pattern, name));
             let external = !host::is_cluster_internal(name);
-            return Ok(vec![Host {
-                name: name.clone(),
-                claimable,
-                external,
-            }]);
+            return Ok(vec![Host { name: name.clone(), claimable, external }]);
         }
         let public = self.gateway.overrides.host.as_ref();
         if admitted.is_empty() {
@@ -255,11 +235,7 @@ struct Host {
 impl Host {
     fn of(name: SmolStr) -> Self {
         let external = !host::is_cluster_internal(&name);
-        Self {
-            claimable: external,
-            external,
-            name,
-        }
+        Self { claimable: external, external, name }
     }
 }
 
@@ -319,15 +295,9 @@ pub(crate) fn namespace_selected(
     name: &str,
     lookup: &impl Lookup,
 ) -> bool {
-    let labels = lookup
-        .namespace(name)
-        .map(|n| &n.labels[..])
-        .unwrap_or_default();
+    let labels = lookup.namespace(name).map(|n| &n.labels[..]).unwrap_or_default();
     selector.selects(|key| {
-        let label = labels
-            .iter()
-            .find(|(k, _)| k == key)
-            .map(|(_, value)| value.as_str());
+        let label = labels.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str());
         label.or((key == "kubernetes.io/metadata.name").then_some(name))
     })
 }
@@ -344,12 +314,8 @@ pub(crate) fn describe(namespaces: &RouteNamespaces, default: &From) -> String {
 
 /// A condition's reason and message, the message cut to what fits a sentence.
 pub(crate) fn reason(condition: &Condition) -> String {
-    let message: String = condition
-        .message
-        .chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .take(200)
-        .collect();
+    let message: String =
+        condition.message.chars().map(|c| if c.is_control() { ' ' } else { c }).take(200).collect();
     let message = message.trim_end_matches('.');
     let kind = format!("{}={}", condition.r#type, condition.status);
     match (condition.reason.is_empty(), message.is_empty()) {

@@ -6,15 +6,8 @@ use crate::object::{McpResource, PathType, Rewrite, RouteMatch, Rule};
 
 /// Paths under which no MCP endpoint is ever published: discovery documents, probes, metrics,
 /// authorization servers, and the message endpoint of the sse transport.
-const NEVER: [&str; 7] = [
-    "/.well-known",
-    "/health",
-    "/healthz",
-    "/readyz",
-    "/metrics",
-    "/oauth",
-    "/messages",
-];
+const NEVER: [&str; 7] =
+    ["/.well-known", "/health", "/healthz", "/readyz", "/metrics", "/oauth", "/messages"];
 
 /// A path that can be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,15 +40,8 @@ pub(crate) fn of_rule(
     suffix: Option<&str>,
 ) -> Vec<Result<Path, Unpublishable>> {
     let everything = [RouteMatch::default()];
-    let matches = if rule.matches.is_empty() {
-        &everything[..]
-    } else {
-        &rule.matches
-    };
-    matches
-        .iter()
-        .map(|m| of_match(m, rule.rewrite.as_ref(), resource, suffix))
-        .collect()
+    let matches = if rule.matches.is_empty() { &everything[..] } else { &rule.matches };
+    matches.iter().map(|m| of_match(m, rule.rewrite.as_ref(), resource, suffix)).collect()
 }
 
 fn of_match(
@@ -79,14 +65,8 @@ fn of_match(
     if NEVER.iter().any(|never| covers(never, value)) {
         return Err(Unpublishable::NeverAnEndpoint(value.into()));
     }
-    let published = |path: SmolStr, unverified| {
-        Ok(Path {
-            path,
-            exact,
-            special: matched.special,
-            unverified,
-        })
-    };
+    let published =
+        |path: SmolStr, unverified| Ok(Path { path, exact, special: matched.special, unverified });
     if let Some(suffix) = suffix {
         // An exact match has no room for a suffix: it is the endpoint, or nothing is.
         let suffix = if exact { "" } else { suffix };
@@ -112,19 +92,11 @@ fn of_match(
             // its own; the client's path then has it.
             if let Some(prefix) = &resource.stripped_prefix {
                 let full = format_smolstr!("{prefix}{serves}");
-                if if exact {
-                    value == full
-                } else {
-                    prefix == value
-                } {
+                if if exact { value == full } else { prefix == value } {
                     return published(full, None);
                 }
             }
-            let covered = if exact {
-                value == serves
-            } else {
-                covers(value, serves)
-            };
+            let covered = if exact { value == serves } else { covers(value, serves) };
             if covered {
                 published(serves.into(), None)
             } else {
@@ -142,6 +114,5 @@ fn covers(prefix: &str, path: &str) -> bool {
 
 /// What follows `prefix` in `path`: empty, or starting with a slash.
 fn below<'p>(prefix: &str, path: &'p str) -> Option<&'p str> {
-    path.strip_prefix(prefix)
-        .filter(|rest| rest.is_empty() || rest.starts_with('/'))
+    path.strip_prefix(prefix).filter(|rest| rest.is_empty() || rest.starts_with('/'))
 }

@@ -4,6 +4,7 @@
 //! sending, so a registry that is away costs no memory beyond one id per changed entry.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
@@ -37,6 +38,8 @@ pub struct SharedIndex {
     index: RwLock<Index>,
     /// Ids of entries that changed and were not sent yet.
     pending: Mutex<BTreeSet<SmolStr>>,
+    /// How often entries changed; counted after they are pending.
+    updates: AtomicU64,
     wake: Notify,
 }
 
@@ -47,6 +50,7 @@ impl SharedIndex {
         Arc::new(Self {
             index: RwLock::new(index),
             pending: Mutex::default(),
+            updates: AtomicU64::new(0),
             wake: Notify::new(),
         })
     }
@@ -61,9 +65,16 @@ impl SharedIndex {
         let changes = change(&mut self.write());
         if !changes.entries.is_empty() {
             self.pending().extend(changes.entries.iter().cloned());
+            self.updates.fetch_add(1, Ordering::SeqCst);
             self.wake.notify_one();
         }
         changes
+    }
+
+    /// How often entries changed so far; see [`Status::synced_updates`].
+    #[must_use]
+    pub fn updates(&self) -> u64 {
+        self.updates.load(Ordering::SeqCst)
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Index> {
@@ -93,6 +104,11 @@ pub struct Status {
     pub connected: bool,
     /// Whether all that the index holds is durable at the registry.
     pub synced: bool,
+    /// How many of the index's updates ([`SharedIndex::updates`]) were durable when it was last
+    /// in sync; `None` before the first time.
+    pub synced_updates: Option<u64>,
+    /// How often the registry said something of entries that it does not take.
+    pub verdicts: u64,
     /// Sessions that ended with an error.
     pub breaks: u64,
     /// Why the last one ended.
@@ -144,13 +160,8 @@ impl Publisher {
     /// # Errors
     /// Where the registry's address cannot be used.
     pub fn new(shared: Arc<SharedIndex>, config: PublisherConfig) -> Result<Self, AddressError> {
-        let bad = |reason: String| AddressError {
-            address: config.registry.clone(),
-            reason,
-        };
-        let known = ["http://", "https://", "unix:"]
-            .iter()
-            .any(|s| config.registry.starts_with(s));
+        let bad = |reason: String| AddressError { address: config.registry.clone(), reason };
+        let known = ["http://", "https://", "unix:"].iter().any(|s| config.registry.starts_with(s));
         if !known {
             return Err(bad("it must start with http://, https:// or unix:".into()));
         }
@@ -161,12 +172,7 @@ impl Publisher {
             .http2_keep_alive_interval(KEEP_ALIVE)
             .tcp_nodelay(true);
         let channel = endpoint.connect_lazy();
-        Ok(Self {
-            shared,
-            config,
-            channel,
-            status: watch::Sender::default(),
-        })
+        Ok(Self { shared, config, channel, status: watch::Sender::default() })
     }
 
     /// Follows how the session stands.
@@ -220,13 +226,7 @@ struct Session<'p> {
 
 impl<'p> Session<'p> {
     fn new(publisher: &'p Publisher) -> Self {
-        Self {
-            publisher,
-            sent: 0,
-            acknowledged: 0,
-            window: 1,
-            ended_full_state: false,
-        }
+        Self { publisher, sent: 0, acknowledged: 0, window: 1, ended_full_state: false }
     }
 
     async fn run(mut self) -> Result<(), SessionError> {
@@ -240,17 +240,12 @@ impl<'p> Session<'p> {
         });
         self.send(&sender, hello).await?;
         let mut client = PublisherServiceClient::new(publisher.channel.clone());
-        let mut responses = client
-            .publish(ReceiverStream::new(receiver))
-            .await
-            .map_err(connection)?
-            .into_inner();
+        let mut responses =
+            client.publish(ReceiverStream::new(receiver)).await.map_err(connection)?.into_inner();
         let first = responses.next().await.ok_or(SessionError::Closed)??;
         self.window = u64::from(first.window.max(1));
         self.take(&first)?;
-        publisher
-            .status
-            .send_modify(|status| status.connected = true);
+        publisher.status.send_modify(|status| status.connected = true);
 
         shared.write().clear_rejections();
         // From here on changes are sent after the full state, which is read as it is sent.
@@ -305,18 +300,13 @@ impl<'p> Session<'p> {
         message: Message,
     ) -> Result<(), SessionError> {
         self.sent += 1;
-        let request = PublishRequest {
-            sequence: self.sent,
-            message: Some(message),
-        };
+        let request = PublishRequest { sequence: self.sent, message: Some(message) };
         sender.send(request).await.map_err(|_| SessionError::Closed)
     }
 
     fn take(&mut self, response: &PublishResponse) -> Result<(), SessionError> {
         if response.acknowledged_sequence > self.sent {
-            return Err(SessionError::Acknowledgement(
-                response.acknowledged_sequence,
-            ));
+            return Err(SessionError::Acknowledgement(response.acknowledged_sequence));
         }
         self.acknowledged = self.acknowledged.max(response.acknowledged_sequence);
         if !response.rejections.is_empty() || !response.resolved_ids.is_empty() {
@@ -327,18 +317,24 @@ impl<'p> Session<'p> {
             for rejection in &response.rejections {
                 index.set_rejection(&rejection.id, Some(problem(rejection)));
             }
+            drop(index);
+            self.publisher.status.send_modify(|status| status.verdicts += 1);
         }
         Ok(())
     }
 
     /// Says whether everything is durable.
     fn report(&self) {
+        // Read before what is pending: an update that is counted here is seen there.
+        let updates = self.publisher.shared.updates();
         let synced = self.ended_full_state
             && self.acknowledged == self.sent
             && self.publisher.shared.pending().is_empty();
         self.publisher.status.send_if_modified(|status| {
-            let changed = status.synced != synced;
+            let through = if synced { Some(updates) } else { status.synced_updates };
+            let changed = status.synced != synced || status.synced_updates != through;
             status.synced = synced;
+            status.synced_updates = through;
             changed
         });
     }
@@ -352,31 +348,25 @@ fn connection(status: tonic::Status) -> SessionError {
     }
 }
 
-fn problem(rejection: &Rejection) -> Problem {
+/// What a rejection says in the explanation of the entry's objects.
+#[must_use]
+pub fn problem(rejection: &Rejection) -> Problem {
     let code = match rejection.code.as_str() {
         "LinkedEntryNotFound" => Code::LinkedEntryNotFound,
         _ => Code::EntryRejected,
     };
     let (message, remedy) = match rejection.message.split_once(". ") {
         Some((message, remedy)) => (format!("{message}."), remedy.to_owned()),
-        None => (
-            rejection.message.clone(),
-            "See the registry's log.".to_owned(),
-        ),
+        None => (rejection.message.clone(), "See the registry's log.".to_owned()),
     };
-    Problem::error(
-        code,
-        format!("registry ({})", rejection.code),
-        message,
-        remedy,
-    )
+    Problem::error(code, format!("registry ({})", rejection.code), message, remedy)
 }
 
-fn to_proto(entry: Entry) -> v1::Entry {
-    let remote = |(kind, url): (SmolStr, SmolStr)| v1::Remote {
-        r#type: kind.into(),
-        url: url.into(),
-    };
+/// An entry as it goes over the wire.
+#[must_use]
+pub fn to_proto(entry: Entry) -> v1::Entry {
+    let remote =
+        |(kind, url): (SmolStr, SmolStr)| v1::Remote { r#type: kind.into(), url: url.into() };
     let source = |key: crate::Key| v1::ObjectReference {
         kind: key.kind.as_str().to_owned(),
         namespace: key.namespace.into(),
@@ -391,10 +381,7 @@ fn to_proto(entry: Entry) -> v1::Entry {
             version: link.version.map(Into::into).unwrap_or_default(),
         }),
         registry: entry.registry.map(Into::into).unwrap_or_default(),
-        authz_claims_json: entry
-            .claims
-            .map(|claims| claims.to_string())
-            .unwrap_or_default(),
+        authz_claims_json: entry.claims.map(|claims| claims.to_string()).unwrap_or_default(),
         sources: entry.sources.into_iter().map(source).collect(),
     }
 }

@@ -78,9 +78,7 @@ impl Delegation {
     /// Whether one of the hosts permits a direct URL's host.
     #[must_use]
     pub fn permits_host(&self, host: &str) -> bool {
-        self.hosts
-            .iter()
-            .any(|pattern| crate::host::matches(pattern, host))
+        self.hosts.iter().any(|pattern| crate::host::matches(pattern, host))
     }
 }
 
@@ -99,10 +97,8 @@ mod tests {
             ("com.company/team-a", "com.company/team-a", true),
             ("com.company", "org.company/x", false),
         ] {
-            let delegation = Delegation {
-                name_prefixes: vec![prefix.into()],
-                ..Delegation::default()
-            };
+            let delegation =
+                Delegation { name_prefixes: vec![prefix.into()], ..Delegation::default() };
             assert_eq!(delegation.permits_name(name), permitted, "{prefix} {name}");
         }
     }

@@ -1,12 +1,7 @@
 //! For any sequence of events, the index's outcome equals that of a new index which is given the
 //! final objects only; and who follows its changes has the same in the end.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
 
@@ -37,25 +32,12 @@ fn name() -> impl Strategy<Value = &'static str> {
 }
 
 fn created() -> impl Strategy<Value = Option<&'static str>> {
-    prop::sample::select(
-        &[
-            None,
-            Some("2026-01-01T00:00:00Z"),
-            Some("2026-01-02T00:00:00Z"),
-        ][..],
-    )
+    prop::sample::select(&[None, Some("2026-01-01T00:00:00Z"), Some("2026-01-02T00:00:00Z")][..])
 }
 
 fn hostname() -> impl Strategy<Value = Option<&'static str>> {
     prop::sample::select(
-        &[
-            None,
-            Some("m.co"),
-            Some("m.co"),
-            Some("*.co"),
-            Some("n.co"),
-            Some("*.m.co"),
-        ][..],
+        &[None, Some("m.co"), Some("m.co"), Some("*.co"), Some("n.co"), Some("*.m.co")][..],
     )
 }
 
@@ -117,21 +99,10 @@ fn listener_set() -> impl Strategy<Value = Value> {
 
 fn route() -> impl Strategy<Value = Value> {
     let export = prop::sample::select(
-        &[
-            "true", "true", "true", "true", "true", "true", "false", "maybe",
-        ][..],
+        &["true", "true", "true", "true", "true", "true", "false", "maybe"][..],
     );
     let explicit = prop::sample::select(
-        &[
-            None,
-            None,
-            None,
-            Some("w"),
-            Some("x"),
-            Some("co.m/w"),
-            Some("co.m/free"),
-            Some("x-w"),
-        ][..],
+        &[None, None, None, Some("w"), Some("x"), Some("co.m/w"), Some("co.m/free"), Some("x-w")][..],
     );
     let version = prop::sample::select(&[None, None, Some("2.0.0")][..]);
     let link = prop::sample::select(&[None, None, None, None, Some("cat.alogue/s")][..]);
@@ -238,14 +209,9 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 fn settings() -> Settings {
-    let delegation = Delegation {
-        name_prefixes: vec!["co.m/free".into()],
-        ..Delegation::default()
-    };
-    Settings {
-        delegations: vec![delegation],
-        ..Settings::default()
-    }
+    let delegation =
+        Delegation { name_prefixes: vec!["co.m/free".into()], ..Delegation::default() };
+    Settings { delegations: vec![delegation], ..Settings::default() }
 }
 
 type Standing = (Vec<Published>, Vec<Code>);
@@ -270,8 +236,7 @@ impl Follower {
             match index.explain(key) {
                 Some(explained) => {
                     let codes = explained.problems.iter().map(|p| p.code).collect();
-                    self.standings
-                        .insert(key.clone(), (explained.published, codes))
+                    self.standings.insert(key.clone(), (explained.published, codes))
                 }
                 None => self.standings.remove(key),
             };
@@ -321,11 +286,7 @@ proptest! {
 }
 
 fn kind_of(value: &Value) -> Kind {
-    let group = value["apiVersion"]
-        .as_str()
-        .unwrap()
-        .rsplit_once('/')
-        .map_or("", |(g, _)| g);
+    let group = value["apiVersion"].as_str().unwrap().rsplit_once('/').map_or("", |(g, _)| g);
     Kind::of(group, value["kind"].as_str().unwrap()).unwrap()
 }
 
@@ -336,10 +297,7 @@ fn the_events_reach_conflicts_suffixes_and_links() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let mut seen: BTreeMap<&str, usize> = BTreeMap::new();
     for _ in 0..300 {
-        let events = prop::collection::vec(event(), 60)
-            .new_tree(&mut runner)
-            .unwrap()
-            .current();
+        let events = prop::collection::vec(event(), 60).new_tree(&mut runner).unwrap().current();
         let mut index = Index::new(settings());
         for event in events {
             if let Event::Upsert(value) = event {
@@ -353,10 +311,8 @@ fn the_events_reach_conflicts_suffixes_and_links() {
             }
             *seen.entry("published").or_default() += object.published.len();
         }
-        *seen.entry("links").or_default() += index
-            .entry_ids()
-            .filter(|id| id.starts_with("link:"))
-            .count();
+        *seen.entry("links").or_default() +=
+            index.entry_ids().filter(|id| id.starts_with("link:")).count();
     }
     for wanted in [
         "published",
@@ -372,9 +328,6 @@ fn the_events_reach_conflicts_suffixes_and_links() {
         "WildcardHost",
         "InvalidAnnotation",
     ] {
-        assert!(
-            seen.get(wanted).is_some_and(|n| *n >= 10),
-            "{wanted} is too rare: {seen:?}"
-        );
+        assert!(seen.get(wanted).is_some_and(|n| *n >= 10), "{wanted} is too rare: {seen:?}");
     }
 }

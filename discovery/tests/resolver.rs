@@ -18,12 +18,7 @@
 //! problems (`Code` for an error, `Code:note`, `Code:warning`), and where given `server`,
 //! `version`, `transport`, `in-cluster`, `message` (a part of some problem's message).
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
 
@@ -113,14 +108,7 @@ fn merge(target: &mut Value, patch: &Value) {
         if value.is_null() {
             target.as_object_mut().unwrap().remove(key);
         } else {
-            merge(
-                target
-                    .as_object_mut()
-                    .unwrap()
-                    .entry(key)
-                    .or_insert(Value::Null),
-                value,
-            );
+            merge(target.as_object_mut().unwrap().entry(key).or_insert(Value::Null), value);
         }
     }
 }
@@ -158,9 +146,7 @@ impl Case {
             let mut object = also.clone();
             let kind = object["kind"].as_str().expect("kind").to_owned();
             let fields = object.as_object_mut().unwrap();
-            fields
-                .entry("apiVersion")
-                .or_insert_with(|| json!(api_version(&kind)));
+            fields.entry("apiVersion").or_insert_with(|| json!(api_version(&kind)));
             if kind != "Namespace" {
                 let meta = fields["metadata"].as_object_mut().unwrap();
                 meta.entry("namespace").or_insert_with(|| json!("apps"));
@@ -207,11 +193,7 @@ impl Case {
         expected.sort();
         let urls: Vec<&str> = published.iter().map(|p| p.url.as_str()).collect();
         let same = |what: &str, is: String, should: String| {
-            if is == should {
-                Ok(())
-            } else {
-                Err(format!("{what}: {is}, expected {should}"))
-            }
+            if is == should { Ok(()) } else { Err(format!("{what}: {is}, expected {should}")) }
         };
         let all = || format!("\n{problems:#?}");
         same("urls", format!("{urls:?}"), format!("{:?}", self.urls)).map_err(|e| e + &all())?;
@@ -223,18 +205,11 @@ impl Case {
         let head = published.first();
         first(head.map(|p| p.server.as_str()), &self.server, "server")?;
         first(head.map(|p| p.version.as_str()), &self.version, "version")?;
-        first(
-            head.map(|p| p.r#type.as_str()),
-            &self.transport,
-            "transport",
-        )?;
+        first(head.map(|p| p.r#type.as_str()), &self.transport, "transport")?;
         if let Some(expected) = &self.in_cluster {
             let entries = index.entries();
-            let urls: Vec<_> = entries
-                .values()
-                .flat_map(|e| &e.in_cluster)
-                .map(|(_, url)| url.as_str())
-                .collect();
+            let urls: Vec<_> =
+                entries.values().flat_map(|e| &e.in_cluster).map(|(_, url)| url.as_str()).collect();
             same("in-cluster", format!("{urls:?}"), format!("{expected:?}"))?;
         }
         if let Some(part) = &self.message
@@ -262,10 +237,8 @@ impl Case {
 fn table() {
     let base: Value = yaml(BASE).unwrap();
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/resolver");
-    let mut files: Vec<_> = std::fs::read_dir(folder)
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut files: Vec<_> =
+        std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     let (mut cases, mut failures) = (0, Vec::new());
     for file in files {
@@ -280,11 +253,6 @@ fn table() {
             }
         }
     }
-    assert!(
-        failures.is_empty(),
-        "{} of {cases} cases:\n{}",
-        failures.len(),
-        failures.join("\n")
-    );
+    assert!(failures.is_empty(), "{} of {cases} cases:\n{}", failures.len(), failures.join("\n"));
     assert!(cases >= 150, "only {cases} cases were found");
 }

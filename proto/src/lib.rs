@@ -3,13 +3,7 @@
 //! The `.proto` files are the documentation of record; their comments are on the types here.
 
 /// `waymark.registry.v1`.
-#[allow(
-    missing_docs,
-    clippy::all,
-    clippy::pedantic,
-    unreachable_pub,
-    unused_qualifications
-)]
+#[allow(missing_docs, clippy::all, clippy::pedantic, unreachable_pub, unused_qualifications)]
 pub mod v1 {
     tonic::include_proto!("waymark.registry.v1");
 }

@@ -71,22 +71,14 @@ impl Default for Metrics {
             watchers: Gauge::default(),
         };
         let r = &mut metrics.registry;
-        r.register(
-            "http_requests",
-            "HTTP requests answered",
-            metrics.requests.clone(),
-        );
+        r.register("http_requests", "HTTP requests answered", metrics.requests.clone());
         r.register_with_unit(
             "http_request_duration",
             "Time to answer an HTTP request, the sending aside",
             Unit::Seconds,
             metrics.duration.clone(),
         );
-        r.register(
-            "grpc_server_handled",
-            "gRPC calls ended, by code",
-            metrics.grpc.clone(),
-        );
+        r.register("grpc_server_handled", "gRPC calls ended, by code", metrics.grpc.clone());
         r.register(
             "mcpregistry_servers_total",
             "Server versions that are served",
@@ -123,11 +115,7 @@ impl Default for Metrics {
             "Entries that were not taken, by code",
             metrics.refused.clone(),
         );
-        r.register(
-            "waymark_watchers",
-            "Open watches of the catalogue",
-            metrics.watchers.clone(),
-        );
+        r.register("waymark_watchers", "Open watches of the catalogue", metrics.watchers.clone());
         metrics
     }
 }
@@ -149,13 +137,7 @@ impl Metrics {
         status: u16,
         took: Duration,
     ) {
-        self.requests
-            .get_or_create(&HttpLabels {
-                method,
-                route,
-                status,
-            })
-            .inc();
+        self.requests.get_or_create(&HttpLabels { method, route, status }).inc();
         self.duration.observe(took.as_secs_f64());
     }
 
@@ -168,32 +150,23 @@ impl Metrics {
             tonic::Code::Unavailable => "Unavailable",
             _ => "Other",
         };
-        let labels = GrpcLabels {
-            grpc_service: service,
-            grpc_method: method,
-            grpc_code,
-        };
+        let labels = GrpcLabels { grpc_service: service, grpc_method: method, grpc_code };
         self.grpc.get_or_create(&labels).inc();
     }
 
     pub(crate) fn catalogue(&self, snapshot: &Snapshot) {
         let served = i64::try_from(snapshot.len()).unwrap_or(i64::MAX);
-        let labels = RegistryLabels {
-            registry: crate::DEFAULT_REGISTRY,
-        };
+        let labels = RegistryLabels { registry: crate::DEFAULT_REGISTRY };
         self.servers.get_or_create(&labels).set(served);
-        self.revision
-            .set(i64::try_from(snapshot.revision).unwrap_or(i64::MAX));
+        self.revision.set(i64::try_from(snapshot.revision).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn publishers(&self, connected: usize) {
-        self.publishers
-            .set(i64::try_from(connected).unwrap_or(i64::MAX));
+        self.publishers.set(i64::try_from(connected).unwrap_or(i64::MAX));
     }
 
     pub(crate) fn stored(&self, entries: usize, took: Duration) {
-        self.stored
-            .inc_by(u64::try_from(entries).unwrap_or(u64::MAX));
+        self.stored.inc_by(u64::try_from(entries).unwrap_or(u64::MAX));
         self.store_duration.observe(took.as_secs_f64());
     }
 

@@ -103,9 +103,7 @@ pub struct Listening {
 /// Where an address cannot be used.
 pub async fn listen(http: SocketAddr, grpc: &Address) -> Result<Listening, ServerError> {
     let failed = |address: String| move |error| ServerError::Listen { address, error };
-    let http_listener = TcpListener::bind(http)
-        .await
-        .map_err(failed(http.to_string()))?;
+    let http_listener = TcpListener::bind(http).await.map_err(failed(http.to_string()))?;
     let grpc_listener = match grpc {
         Address::Tcp(address) => {
             let bound = TcpListener::bind(address).await;
@@ -125,12 +123,7 @@ pub async fn listen(http: SocketAddr, grpc: &Address) -> Result<Listening, Serve
         GrpcListener::Unix(_, path) => Address::Unix(path.clone()),
     };
     let http_address = http_listener.local_addr()?;
-    Ok(Listening {
-        http: http_listener,
-        grpc: grpc_listener,
-        http_address,
-        grpc_address,
-    })
+    Ok(Listening { http: http_listener, grpc: grpc_listener, http_address, grpc_address })
 }
 
 impl Listening {
@@ -155,12 +148,8 @@ impl Listening {
         .with_graceful_shutdown(stop.clone().cancelled_owned());
 
         let (health_reporter, health) = tonic_health::server::health_reporter();
-        health_reporter
-            .set_serving::<PublisherServiceServer<Receiver>>()
-            .await;
-        health_reporter
-            .set_serving::<CatalogueServiceServer<Consumer>>()
-            .await;
+        health_reporter.set_serving::<PublisherServiceServer<Receiver>>().await;
+        health_reporter.set_serving::<CatalogueServiceServer<Consumer>>().await;
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(waymark_proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)

@@ -18,10 +18,8 @@ type Fields = Map<String, Value>;
 
 pub(super) fn read(document: &Value) -> Result<Catalogue, FormatError> {
     let servers = document.get("mcpServers").and_then(Value::as_object);
-    let servers = servers.ok_or(FormatError::Shape {
-        path: "$.mcpServers",
-        expected: "a map of servers by name",
-    })?;
+    let servers = servers
+        .ok_or(FormatError::Shape { path: "$.mcpServers", expected: "a map of servers by name" })?;
     let mut catalogue = Catalogue::default();
     for (key, value) in servers {
         let path = format!("$.mcpServers[{key:?}]");
@@ -67,49 +65,29 @@ fn inputs(fields: &Fields, key: &str) -> Vec<KeyValueInput> {
     };
     let input = |(name, value): (&String, &Value)| KeyValueInput {
         name: name.clone(),
-        input: Input {
-            value: value.as_str().map(str::to_owned),
-            ..Input::default()
-        },
+        input: Input { value: value.as_str().map(str::to_owned), ..Input::default() },
         ..KeyValueInput::default()
     };
     map.iter().map(input).collect()
 }
 
 fn from_url(key: &str, fields: &Fields) -> Result<ServerDetail, String> {
-    let url = fields
-        .get("url")
-        .and_then(Value::as_str)
-        .ok_or("`url` must be a string")?;
-    let kind = match fields
-        .get("type")
-        .map(|kind| kind.as_str().unwrap_or_default())
-    {
+    let url = fields.get("url").and_then(Value::as_str).ok_or("`url` must be a string")?;
+    let kind = match fields.get("type").map(|kind| kind.as_str().unwrap_or_default()) {
         None | Some("http" | "streamable-http" | "streamableHttp") => STREAMABLE_HTTP,
         Some("sse") => SSE,
         Some(_) => return Err("`type` must be http, streamable-http or sse".into()),
     };
-    let host = url::Url::parse(url)
-        .ok()
-        .and_then(|u| u.host_str().map(str::to_owned));
-    let namespace = host
-        .as_deref()
-        .and_then(name::reverse_dns)
-        .unwrap_or_else(|| "local".into());
+    let host = url::Url::parse(url).ok().and_then(|u| u.host_str().map(str::to_owned));
+    let namespace = host.as_deref().and_then(name::reverse_dns).unwrap_or_else(|| "local".into());
     let mut server = entry(key, &namespace);
     let headers = inputs(fields, "headers");
-    server.remotes = vec![Transport {
-        headers,
-        ..Transport::remote(kind, url)
-    }];
+    server.remotes = vec![Transport { headers, ..Transport::remote(kind, url) }];
     Ok(server)
 }
 
 fn from_command(key: &str, fields: &Fields) -> Result<ServerDetail, String> {
-    let command = fields
-        .get("command")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
+    let command = fields.get("command").and_then(Value::as_str).unwrap_or_default();
     let args: Vec<&str> = match fields.get("args") {
         Some(args) => args
             .as_array()
@@ -125,7 +103,7 @@ fn from_command(key: &str, fields: &Fields) -> Result<ServerDetail, String> {
         "docker" | "podman" => ("oci", ""),
         _ => {
             return Err(
-                "only npx, uvx, dnx and docker name a package; publish others by `url`".to_owned(),
+                "only npx, uvx, dnx and docker name a package; publish others by `url`".to_owned()
             );
         }
     };
@@ -154,10 +132,7 @@ fn from_command(key: &str, fields: &Fields) -> Result<ServerDetail, String> {
         identifier: identifier.into(),
         version,
         runtime_hint: Some(runtime.into()),
-        transport: Transport {
-            r#type: STDIO.into(),
-            ..Transport::default()
-        },
+        transport: Transport { r#type: STDIO.into(), ..Transport::default() },
         runtime_arguments: positional(args.get(..at).unwrap_or_default()),
         package_arguments: positional(args.get(at + 1..).unwrap_or_default()),
         environment_variables: inputs(fields, "env"),
@@ -208,32 +183,21 @@ fn package_config(package: &Package) -> Option<Value> {
         Some(version) => format!("{id}{separator}{version}"),
         None => id.clone(),
     };
-    let names = package
-        .environment_variables
-        .iter()
-        .map(|v| v.name.as_str());
+    let names = package.environment_variables.iter().map(|v| v.name.as_str());
     let (command, default_args, identifier) = match package.registry_type.as_str() {
         "npm" => ("npx", vec!["-y"], versioned("@")),
         "pypi" => ("uvx", vec![], versioned("==")),
         "nuget" => ("dnx", vec!["--yes"], versioned("@")),
         "oci" => {
             let flags = names.flat_map(|name| ["-e", name]);
-            (
-                "docker",
-                ["run", "-i", "--rm"].into_iter().chain(flags).collect(),
-                id.clone(),
-            )
+            ("docker", ["run", "-i", "--rm"].into_iter().chain(flags).collect(), id.clone())
         }
         _ => return None,
     };
     let mut args: Vec<String> = if package.runtime_arguments.is_empty() {
         default_args.into_iter().map(str::to_owned).collect()
     } else {
-        package
-            .runtime_arguments
-            .iter()
-            .flat_map(argument)
-            .collect()
+        package.runtime_arguments.iter().flat_map(argument).collect()
     };
     args.push(identifier);
     args.extend(package.package_arguments.iter().flat_map(argument));
@@ -258,10 +222,7 @@ fn argument(argument: &Argument) -> Vec<String> {
 fn values(inputs: &[KeyValueInput]) -> Value {
     let value = |i: &KeyValueInput| {
         let known = i.input.value.clone().or_else(|| i.input.default.clone());
-        (
-            i.name.clone(),
-            Value::from(known.unwrap_or_else(|| format!("${{{}}}", i.name))),
-        )
+        (i.name.clone(), Value::from(known.unwrap_or_else(|| format!("${{{}}}", i.name))))
     };
     inputs.iter().map(value).collect::<Fields>().into()
 }

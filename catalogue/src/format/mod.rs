@@ -31,12 +31,8 @@ pub enum Format {
 
 impl Format {
     /// Every format there is.
-    pub const ALL: [Self; 4] = [
-        Self::Upstream,
-        Self::ToolHive,
-        Self::ToolHiveNative,
-        Self::ClientConfig,
-    ];
+    pub const ALL: [Self; 4] =
+        [Self::Upstream, Self::ToolHive, Self::ToolHiveNative, Self::ClientConfig];
 
     /// The name used on the command line and in configuration.
     #[must_use]
@@ -163,10 +159,7 @@ impl Catalogue {
         match validate::server(value) {
             Ok(server) => self.entries.push(Entry { server, official }),
             Err(violations) => {
-                self.rejected.push(Rejected {
-                    path: path.to_owned(),
-                    violations,
-                });
+                self.rejected.push(Rejected { path: path.to_owned(), violations });
             }
         }
     }
@@ -177,14 +170,8 @@ impl Catalogue {
 }
 
 fn reject(path: &str, message: impl Into<String>) -> Rejected {
-    let violation = Violation {
-        path: "$".to_owned(),
-        message: message.into(),
-    };
-    Rejected {
-        path: path.to_owned(),
-        violations: vec![violation],
-    }
+    let violation = Violation { path: "$".to_owned(), message: message.into() };
+    Rejected { path: path.to_owned(), violations: vec![violation] }
 }
 
 /// All fields of `object` but the named ones.

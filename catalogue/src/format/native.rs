@@ -15,31 +15,20 @@ use crate::version::DEFAULT_VERSION;
 type Fields = Map<String, Value>;
 
 /// Fields that have a place of their own in server.json.
-const IMAGE_FIELDS: [&str; 6] = [
-    "title",
-    "image",
-    "transport",
-    "target_port",
-    "repository_url",
-    "env_vars",
-];
+const IMAGE_FIELDS: [&str; 6] =
+    ["title", "image", "transport", "target_port", "repository_url", "env_vars"];
 const REMOTE_FIELDS: [&str; 5] = ["title", "url", "transport", "headers", "repository_url"];
 /// Where a description too long for server.json is kept whole.
 const FULL_DESCRIPTION: &str = "description";
 
 pub(super) fn read(document: &Value) -> Result<Catalogue, FormatError> {
     let mut catalogue = Catalogue::default();
-    for (section, path) in [
-        ("servers", "$.servers"),
-        ("remote_servers", "$.remote_servers"),
-    ] {
+    for (section, path) in [("servers", "$.servers"), ("remote_servers", "$.remote_servers")] {
         let Some(servers) = document.get(section) else {
             continue;
         };
-        let servers = servers.as_object().ok_or(FormatError::Shape {
-            path,
-            expected: "a map by name",
-        })?;
+        let servers =
+            servers.as_object().ok_or(FormatError::Shape { path, expected: "a map by name" })?;
         for (key, value) in servers {
             let path = format!("{path}[{key:?}]");
             match value.as_object() {
@@ -60,11 +49,7 @@ pub(super) fn read(document: &Value) -> Result<Catalogue, FormatError> {
 /// One native entry as server.json. Fields of the wrong type are handed on as they are, for the
 /// validation to name them.
 fn to_server(key: &str, fields: &Fields, image: bool) -> Value {
-    let name = if key.contains('/') {
-        key.to_owned()
-    } else {
-        format!("{TOOLHIVE}/{key}")
-    };
+    let name = if key.contains('/') { key.to_owned() } else { format!("{TOOLHIVE}/{key}") };
     let get = |field: &str| fields.get(field);
     let mut server = Fields::new();
     server.insert("$schema".into(), crate::server::SCHEMA.into());
@@ -123,10 +108,7 @@ fn to_server(key: &str, fields: &Fields, image: bool) -> Value {
         server.insert("remotes".into(), json!([remote]));
     }
     let key = identifier.as_str().unwrap_or_default();
-    server.insert(
-        "_meta".into(),
-        json!({meta::PUBLISHER_PROVIDED: {TOOLHIVE: {key: extension}}}),
-    );
+    server.insert("_meta".into(), json!({meta::PUBLISHER_PROVIDED: {TOOLHIVE: {key: extension}}}));
     server.into()
 }
 
@@ -139,22 +121,12 @@ fn shortened(text: &str) -> Option<String> {
 const INPUT_NAMES: [(&str, &str); 2] = [("required", "isRequired"), ("secret", "isSecret")];
 
 fn to_inputs(list: &Value) -> Value {
-    renamed(list, |key| {
-        INPUT_NAMES
-            .iter()
-            .find(|(native, _)| *native == key)
-            .map(|(_, to)| *to)
-    })
+    renamed(list, |key| INPUT_NAMES.iter().find(|(native, _)| *native == key).map(|(_, to)| *to))
 }
 
 fn from_inputs(inputs: &[KeyValueInput]) -> Value {
     let list = super::serialized(&inputs);
-    renamed(&list, |key| {
-        INPUT_NAMES
-            .iter()
-            .find(|(_, to)| *to == key)
-            .map(|(native, _)| *native)
-    })
+    renamed(&list, |key| INPUT_NAMES.iter().find(|(_, to)| *to == key).map(|(native, _)| *native))
 }
 
 fn renamed(list: &Value, rename: impl Fn(&str) -> Option<&'static str>) -> Value {
@@ -178,11 +150,7 @@ pub(super) fn write(catalogue: &Catalogue) -> (Value, Vec<Rejected>) {
     for entry in &catalogue.entries {
         let server = &entry.server;
         let prefix = format!("{TOOLHIVE}/");
-        let key = server
-            .name
-            .strip_prefix(&prefix)
-            .unwrap_or(&server.name)
-            .to_owned();
+        let key = server.name.strip_prefix(&prefix).unwrap_or(&server.name).to_owned();
         // ToolHive's own choice: remotes win, and only the first counts.
         if !server.remotes.is_empty() {
             remotes.insert(key, from_remote(server).into());
@@ -195,9 +163,7 @@ pub(super) fn write(catalogue: &Catalogue) -> (Value, Vec<Rejected>) {
         }
     }
     let mut document = catalogue.envelope.clone();
-    document
-        .entry("version")
-        .or_insert_with(|| DEFAULT_VERSION.into());
+    document.entry("version").or_insert_with(|| DEFAULT_VERSION.into());
     document.insert("servers".into(), images.into());
     document.insert("remote_servers".into(), remotes.into());
     (document.into(), rejected)
@@ -242,19 +208,12 @@ fn from_image(server: &ServerDetail) -> Option<Fields> {
     fields.insert("image".into(), package.identifier.as_str().into());
     fields.insert("transport".into(), package.transport.r#type.as_str().into());
     // Not by way of `Url`: it drops a port that is the scheme's default.
-    let port = package
-        .transport
-        .url
-        .as_deref()
-        .and_then(|url| url.rsplit_once(':'));
+    let port = package.transport.url.as_deref().and_then(|url| url.rsplit_once(':'));
     if let Some(port) = port.and_then(|(_, port)| port.trim_end_matches('/').parse::<u16>().ok()) {
         fields.insert("target_port".into(), port.into());
     }
     if !package.environment_variables.is_empty() {
-        fields.insert(
-            "env_vars".into(),
-            from_inputs(&package.environment_variables),
-        );
+        fields.insert("env_vars".into(), from_inputs(&package.environment_variables));
     }
     Some(fields)
 }

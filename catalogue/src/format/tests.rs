@@ -82,29 +82,14 @@ fn native_round_trip_loses_nothing() {
     });
     let catalogue = read(&document.to_string()).unwrap();
     assert_eq!(catalogue.rejected, []);
-    let names: Vec<&str> = catalogue
-        .entries
-        .iter()
-        .map(|e| e.server.name.as_str())
-        .collect();
+    let names: Vec<&str> = catalogue.entries.iter().map(|e| e.server.name.as_str()).collect();
     assert!(names.contains(&"io.github.stacklok/fetch"), "{names:?}");
-    assert!(
-        catalogue
-            .entries
-            .iter()
-            .all(|e| e.server.description.chars().count() <= 100)
-    );
-    assert_eq!(
-        write(&catalogue, Format::ToolHiveNative),
-        (document.clone(), vec![])
-    );
+    assert!(catalogue.entries.iter().all(|e| e.server.description.chars().count() <= 100));
+    assert_eq!(write(&catalogue, Format::ToolHiveNative), (document.clone(), vec![]));
     // … and by way of the upstream format too.
     let (upstream, _) = write(&catalogue, Format::Upstream);
     let again = read(&upstream.to_string()).unwrap();
-    assert_eq!(
-        write(&again, Format::ToolHiveNative).0["servers"],
-        document["servers"]
-    );
+    assert_eq!(write(&again, Format::ToolHiveNative).0["servers"], document["servers"]);
 }
 
 #[test]
@@ -132,11 +117,7 @@ fn client_configuration_names_and_refusals() {
         "bad": {"url": "https://u:p@a.b/"}
     }});
     let catalogue = read(&document.to_string()).unwrap();
-    let names: Vec<&str> = catalogue
-        .entries
-        .iter()
-        .map(|e| e.server.name.as_str())
-        .collect();
+    let names: Vec<&str> = catalogue.entries.iter().map(|e| e.server.name.as_str()).collect();
     assert_eq!(names, ["com.example.api/git-hub", "local/files"]);
     let rejected: Vec<&str> = catalogue.rejected.iter().map(|r| r.path.as_str()).collect();
     let path = |name: &str| format!("$.mcpServers[{name:?}]");
@@ -155,11 +136,7 @@ fn a_bad_entry_leaves_its_neighbours_alone() {
         }}),
     ] {
         let catalogue = read(&document.to_string()).unwrap();
-        assert_eq!(
-            (catalogue.entries.len(), catalogue.rejected.len()),
-            (1, 2),
-            "{document}"
-        );
+        assert_eq!((catalogue.entries.len(), catalogue.rejected.len()), (1, 2), "{document}");
     }
 }
 
@@ -168,15 +145,9 @@ fn no_catalogue_at_all() {
     for (text, expected) in [
         ("{", "not JSON"),
         ("[]", "unknown catalogue format"),
-        (
-            r#"{"data": {"servers": {}}}"#,
-            "$.data.servers must be a list",
-        ),
+        (r#"{"data": {"servers": {}}}"#, "$.data.servers must be a list"),
         (r#"{"mcpServers": []}"#, "$.mcpServers must be"),
-        (
-            r#"{"servers": {}, "remote_servers": 1}"#,
-            "$.remote_servers must be",
-        ),
+        (r#"{"servers": {}, "remote_servers": 1}"#, "$.remote_servers must be"),
     ] {
         let error = read(text).unwrap_err().to_string();
         assert!(error.contains(expected), "{text}: {error}");

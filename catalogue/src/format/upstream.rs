@@ -7,10 +7,7 @@ use crate::meta::{OFFICIAL, Official};
 
 pub(super) fn read(document: &Value) -> Result<Catalogue, FormatError> {
     let servers = document.get("servers").and_then(Value::as_array);
-    let servers = servers.ok_or(FormatError::Shape {
-        path: "$.servers",
-        expected: "a list",
-    })?;
+    let servers = servers.ok_or(FormatError::Shape { path: "$.servers", expected: "a list" })?;
     let mut catalogue = Catalogue::default();
     for (at, item) in servers.iter().enumerate() {
         let path = format!("$.servers[{at}]");

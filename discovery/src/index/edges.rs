@@ -27,12 +27,8 @@ pub(super) type Reads = Box<[NodeId]>;
 impl Edges {
     /// The sources that read an object.
     pub(super) fn readers(&self, key: &Key) -> impl Iterator<Item = SourceId> + '_ {
-        let node = self
-            .ids
-            .get(key)
-            .and_then(|id| self.nodes.get(*id as usize));
-        node.into_iter()
-            .flat_map(|node| node.readers.iter().copied())
+        let node = self.ids.get(key).and_then(|id| self.nodes.get(*id as usize));
+        node.into_iter().flat_map(|node| node.readers.iter().copied())
     }
 
     /// Replaces what a source reads.
@@ -48,10 +44,7 @@ impl Edges {
         let id = match self.ids.get(&key) {
             Some(id) => *id,
             None => {
-                let node = Node {
-                    key: key.clone(),
-                    readers: BTreeSet::new(),
-                };
+                let node = Node { key: key.clone(), readers: BTreeSet::new() };
                 let id = match self.free.pop() {
                     Some(id) => {
                         if let Some(slot) = self.nodes.get_mut(id as usize) {

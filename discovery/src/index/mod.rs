@@ -89,10 +89,7 @@ impl Index {
     /// An empty index.
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        Self {
-            settings,
-            ..Self::default()
-        }
+        Self { settings, ..Self::default() }
     }
 
     /// The settings it works by.
@@ -133,8 +130,7 @@ impl Index {
 
     fn mark(&mut self, key: &Key) {
         if key.kind == Kind::ReferenceGrant {
-            self.dirty
-                .extend(self.edges.readers(&store::grants_key(&key.namespace)));
+            self.dirty.extend(self.edges.readers(&store::grants_key(&key.namespace)));
             return;
         }
         self.dirty.extend(self.edges.readers(key));
@@ -210,13 +206,7 @@ impl Index {
                 self.ids.insert(key.clone(), id);
                 let reads = self.edges.replace(id, &[], reads);
                 let shares = self.attach(id, &key, created, &resolution);
-                let source = Source {
-                    key,
-                    created,
-                    resolution,
-                    reads,
-                    shares,
-                };
+                let source = Source { key, created, resolution, reads, shares };
                 if let Some(slot) = self.sources.get_mut(id as usize) {
                     *slot = Some(source);
                 }
@@ -282,11 +272,7 @@ impl Index {
         resolution: &Resolution,
     ) -> Vec<Standing> {
         let standing = |(at, offer): (usize, &Offer)| match &offer.naming {
-            Naming::Named {
-                name,
-                explicit,
-                suffixes,
-            } => {
+            Naming::Named { name, explicit, suffixes } => {
                 let rank = Rank {
                     created: created.unwrap_or(i64::MAX),
                     namespace: key.namespace.clone(),
@@ -294,16 +280,8 @@ impl Index {
                     kind: key.kind,
                 };
                 let chain = chain(name, *explicit, suffixes);
-                let member = Member {
-                    rank,
-                    source: id,
-                    offer: at,
-                    chain,
-                };
-                Standing::Claim(
-                    self.names
-                        .attach((offer.identity.clone(), name.clone()), member),
-                )
+                let member = Member { rank, source: id, offer: at, chain };
+                Standing::Claim(self.names.attach((offer.identity.clone(), name.clone()), member))
             }
             Naming::Linked(_) => {
                 let entry =
@@ -343,12 +321,7 @@ impl Index {
                 return None;
             };
             let share = self.share(source, offer)?;
-            return Some(entry::build(
-                id.into(),
-                &link.name,
-                Some(link.clone()),
-                &[share],
-            ));
+            return Some(entry::build(id.into(), &link.name, Some(link.clone()), &[share]));
         }
         let claim = self.names.holder(id)?;
         let shares: Vec<Share<'_>> = claim
@@ -410,9 +383,7 @@ impl Index {
             self.explain_offer(offer, standing, &mut explanation);
         }
         let mut seen = BTreeSet::new();
-        explanation
-            .problems
-            .retain(|problem| seen.insert(problem.clone()));
+        explanation.problems.retain(|problem| seen.insert(problem.clone()));
         explanation.problems.sort_by_key(|problem| problem.severity);
         Some(explanation)
     }
@@ -438,10 +409,7 @@ impl Index {
         let (server, version) = match &offer.naming {
             Naming::Linked(link) => {
                 let latest = || SmolStr::new_static("latest");
-                (
-                    link.name.clone(),
-                    link.version.clone().unwrap_or_else(latest),
-                )
+                (link.name.clone(), link.version.clone().unwrap_or_else(latest))
             }
             Naming::Named { .. } => {
                 let Some(entry) = self.entry(&id) else { return };
@@ -449,26 +417,21 @@ impl Index {
             }
         };
         let external = offer.endpoints.iter().filter(|endpoint| endpoint.external);
-        explanation
-            .published
-            .extend(external.map(|endpoint| Published {
-                server: server.clone(),
-                version: version.clone(),
-                r#type: endpoint.transport.clone(),
-                url: endpoint.url.clone(),
-                via: PublishedVia {
-                    parent: endpoint.via.parent.to_string(),
-                    listener: endpoint.via.listener.clone(),
-                },
-            }));
+        explanation.published.extend(external.map(|endpoint| Published {
+            server: server.clone(),
+            version: version.clone(),
+            r#type: endpoint.transport.clone(),
+            url: endpoint.url.clone(),
+            via: PublishedVia {
+                parent: endpoint.via.parent.to_string(),
+                listener: endpoint.via.listener.clone(),
+            },
+        }));
     }
 
     fn name_problem(&self, claim: &Claim) -> Option<Problem> {
         let wanted = claim.wanted()?;
-        let holder = self
-            .names
-            .holder(wanted)
-            .and_then(|holder| holder.members().next());
+        let holder = self.names.holder(wanted).and_then(|holder| holder.members().next());
         let holder = holder.and_then(|member| self.source(member.source));
         let holder = holder.map_or_else(|| "another object".to_owned(), |s| s.key.to_string());
         match claim.held() {
@@ -494,21 +457,13 @@ impl Index {
     /// What became of every opted-in object.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
-        Outcome::new(
-            self.ids
-                .keys()
-                .filter_map(|key| self.explain(key))
-                .collect(),
-        )
+        Outcome::new(self.ids.keys().filter_map(|key| self.explain(key)).collect())
     }
 
     /// Every entry, by id.
     #[must_use]
     pub fn entries(&self) -> BTreeMap<SmolStr, Entry> {
-        self.committed
-            .keys()
-            .filter_map(|id| Some((id.clone(), self.entry(id)?)))
-            .collect()
+        self.committed.keys().filter_map(|id| Some((id.clone(), self.entry(id)?))).collect()
     }
 }
 

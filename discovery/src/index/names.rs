@@ -53,10 +53,7 @@ impl Claim {
     }
 
     fn chain(&self) -> &[SmolStr] {
-        self.members
-            .first()
-            .map(|member| &member.chain[..])
-            .unwrap_or_default()
+        self.members.first().map(|member| &member.chain[..]).unwrap_or_default()
     }
 
     /// The name that it would take first.
@@ -109,10 +106,7 @@ impl Names {
 
     /// The names and sources that changed since the last call.
     pub(super) fn take_changes(&mut self) -> (HashSet<SmolStr>, BTreeSet<SourceId>) {
-        (
-            std::mem::take(&mut self.touched),
-            std::mem::take(&mut self.affected),
-        )
+        (std::mem::take(&mut self.touched), std::mem::take(&mut self.affected))
     }
 
     /// Notes that a member of a claim changed in other respects than its names.
@@ -123,8 +117,7 @@ impl Names {
         if let Some((name, _)) = claim.held() {
             self.touched.insert(name.clone());
             // What the oldest member says counts for all of them.
-            self.affected
-                .extend(claim.members.iter().map(|member| member.source));
+            self.affected.extend(claim.members.iter().map(|member| member.source));
         }
     }
 
@@ -137,11 +130,7 @@ impl Names {
                 id
             }
             None => {
-                let claim = Claim {
-                    key: key.clone(),
-                    members: BTreeSet::new(),
-                    holds: None,
-                };
+                let claim = Claim { key: key.clone(), members: BTreeSet::new(), holds: None };
                 let id = match self.free.pop() {
                     Some(id) => id,
                     None => {
@@ -169,9 +158,7 @@ impl Names {
         let Some(Some(claim)) = self.claims.get_mut(id as usize) else {
             return;
         };
-        claim
-            .members
-            .retain(|member| (member.source, member.offer) != (source, offer));
+        claim.members.retain(|member| (member.source, member.offer) != (source, offer));
         if claim.members.is_empty() {
             let key = claim.key.clone();
             self.ids.remove(&key);
@@ -213,11 +200,7 @@ impl Names {
         let Some(claim) = self.claim(id) else { return };
         let Some(place) = claim.place(id) else { return };
         for name in claim.chain().to_vec() {
-            self.names
-                .entry(name)
-                .or_default()
-                .claimants
-                .insert(place.clone());
+            self.names.entry(name).or_default().claimants.insert(place.clone());
         }
         self.mend(vec![id], Vec::new());
     }
@@ -225,8 +208,7 @@ impl Names {
     fn hold(&mut self, id: ClaimId, at: Option<usize>) {
         if let Some(Some(claim)) = self.claims.get_mut(id as usize) {
             claim.holds = at;
-            self.affected
-                .extend(claim.members.iter().map(|member| member.source));
+            self.affected.extend(claim.members.iter().map(|member| member.source));
         }
     }
 
@@ -283,10 +265,7 @@ impl Names {
             let claim = self.claim(*id)?;
             let at = claim.chain().iter().position(|n| n == name)?;
             let better = claim.holds.is_none_or(|holds| at < holds);
-            let left = claim
-                .holds
-                .and_then(|holds| claim.chain().get(holds))
-                .cloned();
+            let left = claim.holds.and_then(|holds| claim.chain().get(holds)).cloned();
             better.then_some((*id, at, left))
         })?;
         if let Some(state) = self.names.get_mut(name) {

@@ -86,10 +86,7 @@ pub(super) struct Recorder<'s> {
 
 impl<'s> Recorder<'s> {
     pub(super) fn new(store: &'s Store) -> Self {
-        Self {
-            store,
-            reads: RefCell::new(Vec::with_capacity(8)),
-        }
+        Self { store, reads: RefCell::new(Vec::with_capacity(8)) }
     }
 
     /// What was read, each key once.
@@ -146,9 +143,6 @@ impl Lookup for Recorder<'_> {
 
     fn any_grant(&self, namespace: &str, test: impl Fn(&ReferenceGrant) -> bool) -> bool {
         self.reads.borrow_mut().push(grants_key(namespace));
-        self.store
-            .grants
-            .get(namespace)
-            .is_some_and(|grants| grants.values().any(test))
+        self.store.grants.get(namespace).is_some_and(|grants| grants.values().any(test))
     }
 }

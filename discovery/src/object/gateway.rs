@@ -202,9 +202,7 @@ pub struct SelectorRequirement {
 impl Selector {
     /// Whether the labels are selected. `get` looks a label up.
     pub fn selects<'l>(&self, get: impl Fn(&str) -> Option<&'l str>) -> bool {
-        self.match_labels
-            .iter()
-            .all(|(key, value)| get(key) == Some(value.as_str()))
+        self.match_labels.iter().all(|(key, value)| get(key) == Some(value.as_str()))
             && self.match_expressions.iter().all(|r| {
                 let value = get(&r.key);
                 let listed = value.is_some_and(|value| r.values.iter().any(|v| v == value));
@@ -259,22 +257,10 @@ mod tests {
                 r#"{"matchExpressions": [{"key": "team", "operator": "NotIn", "values": ["a"]}]}"#,
                 false,
             ),
-            (
-                r#"{"matchExpressions": [{"key": "x", "operator": "NotIn", "values": ["a"]}]}"#,
-                true,
-            ),
-            (
-                r#"{"matchExpressions": [{"key": "env", "operator": "Exists"}]}"#,
-                true,
-            ),
-            (
-                r#"{"matchExpressions": [{"key": "env", "operator": "DoesNotExist"}]}"#,
-                false,
-            ),
-            (
-                r#"{"matchExpressions": [{"key": "env", "operator": "Gt", "values": ["1"]}]}"#,
-                false,
-            ),
+            (r#"{"matchExpressions": [{"key": "x", "operator": "NotIn", "values": ["a"]}]}"#, true),
+            (r#"{"matchExpressions": [{"key": "env", "operator": "Exists"}]}"#, true),
+            (r#"{"matchExpressions": [{"key": "env", "operator": "DoesNotExist"}]}"#, false),
+            (r#"{"matchExpressions": [{"key": "env", "operator": "Gt", "values": ["1"]}]}"#, false),
         ] {
             let parsed: Selector = serde_json::from_str(selector).unwrap();
             assert_eq!(parsed.selects(get), selected, "{selector}");

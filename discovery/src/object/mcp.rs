@@ -44,11 +44,7 @@ impl McpResource {
     /// Its key.
     #[must_use]
     pub fn key(&self) -> Key {
-        Key::new(
-            self.kind,
-            self.meta.namespace.clone(),
-            self.meta.name.clone(),
-        )
+        Key::new(self.kind, self.meta.namespace.clone(), self.meta.name.clone())
     }
 
     /// Whether it is published by itself, by a URL of its own.

@@ -108,9 +108,7 @@ impl Kind {
     /// The kind of a group and name in the Kubernetes API, whatever the version.
     #[must_use]
     pub fn of(group: &str, kind: &str) -> Option<Self> {
-        Self::ALL
-            .into_iter()
-            .find(|k| k.as_str() == kind && k.group() == group)
+        Self::ALL.into_iter().find(|k| k.as_str() == kind && k.group() == group)
     }
 
     /// Whether objects of the kind are MCP resources.
@@ -148,11 +146,7 @@ pub struct Key {
 impl Key {
     /// A key of its parts.
     pub fn new(kind: Kind, namespace: impl Into<SmolStr>, name: impl Into<SmolStr>) -> Self {
-        Self {
-            kind,
-            namespace: namespace.into(),
-            name: name.into(),
-        }
+        Self { kind, namespace: namespace.into(), name: name.into() }
     }
 }
 

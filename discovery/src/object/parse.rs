@@ -113,22 +113,18 @@ pub fn object(value: &Value, prefix: &str) -> Result<Parsed, ParseError> {
     };
     match kind {
         Kind::HttpRoute => http_route(read(kind, value)?, prefix),
-        Kind::Gateway => Ok(Parsed::Object(Object::Gateway(
-            gateway(read(kind, value)?, prefix).into(),
-        ))),
-        Kind::ListenerSet => Ok(Parsed::Object(Object::ListenerSet(
-            listener_set(read(kind, value)?).into(),
-        ))),
-        Kind::ReferenceGrant => Ok(Parsed::Object(Object::ReferenceGrant(grant(read(
-            kind, value,
-        )?)))),
-        Kind::Namespace => Ok(Parsed::Object(Object::Namespace(namespace(read(
-            kind, value,
-        )?)))),
+        Kind::Gateway => {
+            Ok(Parsed::Object(Object::Gateway(gateway(read(kind, value)?, prefix).into())))
+        }
+        Kind::ListenerSet => {
+            Ok(Parsed::Object(Object::ListenerSet(listener_set(read(kind, value)?).into())))
+        }
+        Kind::ReferenceGrant => {
+            Ok(Parsed::Object(Object::ReferenceGrant(grant(read(kind, value)?))))
+        }
+        Kind::Namespace => Ok(Parsed::Object(Object::Namespace(namespace(read(kind, value)?)))),
         Kind::Service => Ok(Parsed::Object(Object::Service(service(read(kind, value)?)))),
-        _ => Ok(Parsed::Object(Object::Mcp(
-            mcp(kind, &read(kind, value)?, prefix).into(),
-        ))),
+        _ => Ok(Parsed::Object(Object::Mcp(mcp(kind, &read(kind, value)?, prefix).into()))),
     }
 }
 
@@ -146,15 +142,9 @@ fn read<'v, Spec: Deserialize<'v>, Status: Deserialize<'v>>(
             Err(error) => error.to_string(),
             Ok(_) => error.to_string(),
         };
-        let name = value
-            .pointer("/metadata/name")
-            .and_then(Value::as_str)
-            .unwrap_or("?");
+        let name = value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("?");
         let name: String = name.chars().take(253).collect();
-        ParseError::Field {
-            key: format!("{kind} {name}"),
-            message,
-        }
+        ParseError::Field { key: format!("{kind} {name}"), message }
     })?;
     if raw.metadata.name.is_empty() {
         return Err(ParseError::Nameless(kind));
@@ -165,16 +155,12 @@ fn read<'v, Spec: Deserialize<'v>, Status: Deserialize<'v>>(
 /// A status that says nothing is no status: GitOps manifests and `kubectl create --dry-run`
 /// write `status: {}`.
 fn has_status(status: Option<&Value>) -> bool {
-    status
-        .and_then(Value::as_object)
-        .is_some_and(|status| !status.is_empty())
+    status.and_then(Value::as_object).is_some_and(|status| !status.is_empty())
 }
 
 fn from_status<T: Default + for<'v> Deserialize<'v>>(status: Option<&Value>) -> T {
     // A status is a controller's word: one that cannot be read counts as one that says nothing.
-    status
-        .and_then(|status| T::deserialize(status).ok())
-        .unwrap_or_default()
+    status.and_then(|status| T::deserialize(status).ok()).unwrap_or_default()
 }
 
 #[derive(Deserialize, Default)]
@@ -239,11 +225,7 @@ fn http_route(raw: Raw<RawRouteSpec, Value>, prefix: &str) -> Result<Parsed, Par
     let meta = raw.metadata.compact(true);
     let annotations = raw.metadata.annotations(prefix, Carrier::Route);
     if !annotations.is_opted_in() {
-        return Ok(Parsed::NotAnnotated(Key::new(
-            Kind::HttpRoute,
-            meta.namespace,
-            meta.name,
-        )));
+        return Ok(Parsed::NotAnnotated(Key::new(Kind::HttpRoute, meta.namespace, meta.name)));
     }
     let spec = raw.spec.unwrap_or_default();
     let status: RawRouteStatus = from_status(raw.status.as_ref());
@@ -261,21 +243,14 @@ fn http_route(raw: Raw<RawRouteSpec, Value>, prefix: &str) -> Result<Parsed, Par
 
 fn rule(raw: RawRule) -> Rule {
     let filters = raw.filters.unwrap_or_default();
-    let rewrite = filters
-        .iter()
-        .find_map(|f| f.url_rewrite.as_ref()?.path.as_ref());
+    let rewrite = filters.iter().find_map(|f| f.url_rewrite.as_ref()?.path.as_ref());
     let rewrite = rewrite.and_then(|path| {
         let full = path.replace_full_path.clone().map(Rewrite::Full);
         full.or_else(|| path.replace_prefix_match.clone().map(Rewrite::Prefix))
     });
     let has = |kind: &str| filters.iter().any(|f| f.r#type == kind);
     Rule {
-        matches: raw
-            .matches
-            .unwrap_or_default()
-            .into_iter()
-            .map(route_match)
-            .collect(),
+        matches: raw.matches.unwrap_or_default().into_iter().map(route_match).collect(),
         redirects: has("RequestRedirect"),
         extended: has("ExtensionRef"),
         rewrite,
@@ -320,11 +295,7 @@ fn gateway(raw: Raw<RawGatewaySpec, Value>, prefix: &str) -> Gateway {
     let spec = raw.spec.unwrap_or_default();
     let status: RawGatewayStatus = from_status(raw.status.as_ref());
     let has_status = has_status(raw.status.as_ref());
-    let addresses = if has_status {
-        status.addresses
-    } else {
-        spec.addresses.unwrap_or_default()
-    };
+    let addresses = if has_status { status.addresses } else { spec.addresses.unwrap_or_default() };
     Gateway {
         meta: raw.metadata.compact(true),
         overrides: annotations.overrides,
@@ -382,12 +353,7 @@ fn grant(raw: Raw<RawGrantSpec, Value>) -> ReferenceGrant {
     ReferenceGrant {
         namespace: meta.namespace,
         name: meta.name,
-        from: spec
-            .from
-            .into_iter()
-            .filter(is_route)
-            .map(|f| f.namespace)
-            .collect(),
+        from: spec.from.into_iter().filter(is_route).map(|f| f.namespace).collect(),
         to: spec
             .to
             .into_iter()
@@ -399,10 +365,7 @@ fn grant(raw: Raw<RawGrantSpec, Value>) -> ReferenceGrant {
 
 fn namespace(raw: Raw<Value, Value>) -> Namespace {
     let labels = raw.metadata.labels.unwrap_or_default();
-    Namespace {
-        name: raw.metadata.name,
-        labels: labels.into_iter().collect(),
-    }
+    Namespace { name: raw.metadata.name, labels: labels.into_iter().collect() }
 }
 
 fn service(raw: Raw<Value, Value>) -> Service {
@@ -411,11 +374,7 @@ fn service(raw: Raw<Value, Value>) -> Service {
         let kind = Kind::of(group_of(&owner.api_version), &owner.kind)?;
         kind.is_mcp().then_some((kind, owner.name))
     });
-    Service {
-        namespace: meta.namespace,
-        name: meta.name,
-        owner,
-    }
+    Service { namespace: meta.namespace, name: meta.name, owner }
 }
 
 #[derive(Deserialize, Default)]
@@ -479,32 +438,18 @@ fn mcp(kind: Kind, raw: &Raw<Value, Value>, prefix: &str) -> McpResource {
         Kind::VirtualMcpServer | Kind::LifecycleMcpServer => STREAMABLE,
         _ => named.clone().unwrap_or(STREAMABLE),
     };
-    let transport = if transport == "sse" {
-        transport
-    } else {
-        STREAMABLE
-    };
+    let transport = if transport == "sse" { transport } else { STREAMABLE };
     let backend_transport = match kind {
         Kind::McpServer => named.unwrap_or_else(|| SmolStr::new_static("stdio")),
         _ => transport.clone(),
     };
-    let address = status
-        .address
-        .and_then(|a| a.url)
-        .or(status.url)
-        .filter(|url| !url.is_empty());
+    let address = status.address.and_then(|a| a.url).or(status.url).filter(|url| !url.is_empty());
     let path_of = |url: Option<&SmolStr>| {
-        url::Url::parse(url?)
-            .ok()
-            .map(|url| SmolStr::new(url.path().trim_end_matches('/')))
+        url::Url::parse(url?).ok().map(|url| SmolStr::new(url.path().trim_end_matches('/')))
     };
     let path = match kind {
         Kind::McpServer | Kind::VirtualMcpServer => {
-            Some(SmolStr::new_static(if transport == "sse" {
-                "/sse"
-            } else {
-                "/mcp"
-            }))
+            Some(SmolStr::new_static(if transport == "sse" { "/sse" } else { "/mcp" }))
         }
         Kind::LifecycleMcpServer => path_of(address.as_ref()).filter(|path| !path.is_empty()),
         _ => path_of(spec.remote_url.as_ref()),
@@ -514,9 +459,7 @@ fn mcp(kind: Kind, raw: &Raw<Value, Value>, prefix: &str) -> McpResource {
         Kind::McpRemoteEndpoint => spec.r#type.as_deref() == Some("direct"),
         _ => false,
     };
-    let stripped = spec
-        .endpoint_prefix
-        .map(|p| SmolStr::new(p.trim_end_matches('/')));
+    let stripped = spec.endpoint_prefix.map(|p| SmolStr::new(p.trim_end_matches('/')));
     let info = status.server_info.unwrap_or_default();
     McpResource {
         kind,
@@ -536,9 +479,6 @@ fn mcp(kind: Kind, raw: &Raw<Value, Value>, prefix: &str) -> McpResource {
         authenticated: spec.oidc_config.is_some()
             || spec.oidc_config_ref.is_some()
             || spec.auth_server_ref.is_some()
-            || spec
-                .incoming_auth
-                .and_then(|auth| auth.r#type)
-                .is_some_and(|t| t != "anonymous"),
+            || spec.incoming_auth.and_then(|auth| auth.r#type).is_some_and(|t| t != "anonymous"),
     }
 }

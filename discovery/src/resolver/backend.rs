@@ -43,10 +43,7 @@ pub(super) fn of_rule<'l>(
     if namespace != own {
         let granted = lookup.any_grant(namespace, |grant| {
             grant.from.contains(own)
-                && grant
-                    .to
-                    .iter()
-                    .any(|to| to.as_ref().is_none_or(|name| *name == backend.name))
+                && grant.to.iter().any(|to| to.as_ref().is_none_or(|name| *name == backend.name))
         });
         if !granted {
             return Err(Box::new(Problem::error(

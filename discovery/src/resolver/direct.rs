@@ -23,10 +23,8 @@ pub(super) fn resolve(
     {
         return None;
     }
-    let mut resolution = Resolution {
-        problems: annotations.problems.clone(),
-        ..Resolution::default()
-    };
+    let mut resolution =
+        Resolution { problems: annotations.problems.clone(), ..Resolution::default() };
     let problems = &mut resolution.problems;
     if resource.meta.deleting {
         let key = resource.key();
@@ -97,10 +95,7 @@ fn url<'r>(
         )));
     }
     let parsed = url::Url::parse(url).ok();
-    let host = parsed
-        .as_ref()
-        .and_then(url::Url::host_str)
-        .and_then(host::for_url);
+    let host = parsed.as_ref().and_then(url::Url::host_str).and_then(host::for_url);
     let Some(host) = host else {
         return Err(Box::new(Problem::error(
             Code::InvalidUrl,
@@ -124,10 +119,7 @@ fn url<'r>(
     Err(Box::new(Problem::error(
         Code::DirectUrlNotPermitted,
         about,
-        format!(
-            "Namespace {namespace} may not publish direct URLs on {}.",
-            excerpt(&host)
-        ),
+        format!("Namespace {namespace} may not publish direct URLs on {}.", excerpt(&host)),
         "Publish through an annotated HTTPRoute, or have the admin delegate the host to the namespace.",
     )))
 }
@@ -148,24 +140,13 @@ fn offer(
                 object: &resource.meta.name,
                 explicit: resource.annotations.name.as_ref(),
                 resource: Some(resource),
-                hosts: if external {
-                    vec![host.as_str()]
-                } else {
-                    Vec::new()
-                },
+                hosts: if external { vec![host.as_str()] } else { Vec::new() },
             };
             let (name, explicit) = claim.name(lookup, settings)?;
-            Naming::Named {
-                name,
-                explicit,
-                suffixes: vec![resource.meta.namespace.clone()],
-            }
+            Naming::Named { name, explicit, suffixes: vec![resource.meta.namespace.clone()] }
         }
     };
-    let via = Via {
-        parent: resource.key(),
-        listener: SmolStr::default(),
-    };
+    let via = Via { parent: resource.key(), listener: SmolStr::default() };
     let endpoint = Endpoint {
         url: url.clone(),
         transport: resource.transport.clone(),
@@ -174,20 +155,13 @@ fn offer(
         path_length: 0,
         via,
     };
-    Ok(Offer {
-        identity: resource.key(),
-        endpoints: vec![endpoint],
-        naming,
-    })
+    Ok(Offer { identity: resource.key(), endpoints: vec![endpoint], naming })
 }
 
 /// The note that only clients inside the cluster reach the server.
 pub(super) fn internal(endpoints: &[Endpoint]) -> Problem {
-    let urls: Vec<&str> = endpoints
-        .iter()
-        .filter(|e| !e.external)
-        .map(|e| e.url.as_str())
-        .collect();
+    let urls: Vec<&str> =
+        endpoints.iter().filter(|e| !e.external).map(|e| e.url.as_str()).collect();
     Problem::error(
         Code::InternalAddress,
         urls.join(", "),

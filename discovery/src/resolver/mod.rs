@@ -132,11 +132,5 @@ pub fn resolve(object: &Object, lookup: &impl Lookup, settings: &Settings) -> Op
 /// Resolves an annotated HTTPRoute.
 #[must_use]
 pub fn resolve_route(route: &HttpRoute, lookup: &impl Lookup, settings: &Settings) -> Resolution {
-    route::Resolver {
-        route,
-        lookup,
-        settings,
-        resolution: Resolution::default(),
-    }
-    .resolve()
+    route::Resolver { route, lookup, settings, resolution: Resolution::default() }.resolve()
 }

@@ -39,10 +39,7 @@ impl Claim<'_> {
             return Ok((full.clone(), true));
         }
         let resource = self.resource.map(|resource| {
-            let reported = resource
-                .server_name
-                .as_ref()
-                .filter(|name| is_own_name(name));
+            let reported = resource.server_name.as_ref().filter(|name| is_own_name(name));
             reported.unwrap_or(&resource.meta.name).as_str()
         });
         let own = match self.explicit {
@@ -76,14 +73,8 @@ impl Claim<'_> {
         lookup: &impl Lookup,
         settings: &Settings,
     ) -> Result<(), Box<Problem>> {
-        let namespace = name
-            .split_once('/')
-            .map_or(name, |(namespace, _)| namespace);
-        let own: Vec<String> = self
-            .hosts
-            .iter()
-            .filter_map(|host| reverse_dns(host))
-            .collect();
+        let namespace = name.split_once('/').map_or(name, |(namespace, _)| namespace);
+        let own: Vec<String> = self.hosts.iter().filter_map(|host| reverse_dns(host)).collect();
         // Reverse DNS knows no case; server names do, so only the canonical form is anybody's.
         if own.iter().any(|own| own == namespace) || namespace == self.fallback() {
             return Ok(());
@@ -95,18 +86,11 @@ impl Claim<'_> {
         if delegated {
             return Ok(());
         }
-        let permitted = own
-            .first()
-            .cloned()
-            .unwrap_or_else(|| self.fallback().to_string());
+        let permitted = own.first().cloned().unwrap_or_else(|| self.fallback().to_string());
         Err(Box::new(Problem::error(
             Code::NameNotPermitted,
             "registry-name",
-            format!(
-                "Namespace {} may not use the name {}.",
-                self.namespace,
-                excerpt(name)
-            ),
+            format!("Namespace {} may not use the name {}.", self.namespace, excerpt(name)),
             format!(
                 "Use a name under {permitted}/, or have the admin delegate a name prefix to the namespace."
             ),

@@ -94,10 +94,7 @@ fn accepted(parent: &ParentRef, key: &Key, route: &HttpRoute, settings: &Setting
         return Err(error(
             Code::ReferencesUnresolved,
             key,
-            format!(
-                "A reference of the route cannot be resolved: {}.",
-                reason(condition)
-            ),
+            format!("A reference of the route cannot be resolved: {}.", reason(condition)),
             "Create what the route refers to, or grant the reference.",
         ));
     }
@@ -155,25 +152,17 @@ fn of_parent(
         }
     };
     if !listeners.gateway.problems.is_empty() {
-        let about = format!(
-            "Gateway {}/{}",
-            listeners.gateway.meta.namespace, listeners.gateway.meta.name
-        );
+        let about =
+            format!("Gateway {}/{}", listeners.gateway.meta.namespace, listeners.gateway.meta.name);
         problems.extend(listeners.gateway.problems.iter().map(|problem| {
             let about = format!("{about} {}", problem.about);
-            Problem {
-                about,
-                ..problem.clone()
-            }
+            Problem { about, ..problem.clone() }
         }));
     }
     let mut origins = Vec::new();
     let mut matched = false;
     for listener in listeners.listeners {
-        let named = parent
-            .section_name
-            .as_ref()
-            .is_none_or(|name| *name == listener.name);
+        let named = parent.section_name.as_ref().is_none_or(|name| *name == listener.name);
         if !named || parent.port.is_some_and(|port| port != listener.port) {
             continue;
         }
@@ -186,17 +175,9 @@ fn of_parent(
     if matched {
         return Ok(origins);
     }
-    let names: Vec<&str> = listeners
-        .listeners
-        .iter()
-        .take(10)
-        .map(|l| l.name.as_str())
-        .collect();
+    let names: Vec<&str> = listeners.listeners.iter().take(10).map(|l| l.name.as_str()).collect();
     let (message, remedy) = if names.is_empty() {
-        (
-            format!("{key} has no listeners."),
-            "Add an HTTP or HTTPS listener to it.",
-        )
+        (format!("{key} has no listeners."), "Add an HTTP or HTTPS listener to it.")
     } else {
         let wanted: Vec<String> = parent
             .section_name
@@ -253,16 +234,14 @@ fn find_set<'l, L: Lookup>(
     lookup: &'l L,
     settings: &Settings,
 ) -> Found<(&'l ListenerSet, &'l Gateway)> {
-    let set = lookup
-        .listener_set(&key.namespace, &key.name)
-        .ok_or_else(|| {
-            error(
-                Code::ListenerSetNotFound,
-                key,
-                format!("{key} does not exist."),
-                "Create it, or correct name and namespace of the parentRef.",
-            )
-        })?;
+    let set = lookup.listener_set(&key.namespace, &key.name).ok_or_else(|| {
+        error(
+            Code::ListenerSetNotFound,
+            key,
+            format!("{key} does not exist."),
+            "Create it, or correct name and namespace of the parentRef.",
+        )
+    })?;
     let default_group = set.parent.group.as_deref().unwrap_or(GATEWAY_GROUP);
     let default_kind = set.parent.kind.as_deref().unwrap_or("Gateway");
     if default_group != GATEWAY_GROUP || default_kind != "Gateway" {
@@ -309,11 +288,8 @@ fn find_set<'l, L: Lookup>(
         let condition = current(&set.conditions, kind, set.meta.generation);
         if let Some(condition) = condition.filter(|c| c.status == "False") {
             let not_allowed = condition.reason == "NotAllowed";
-            let code = if not_allowed {
-                Code::ListenerSetNotAllowed
-            } else {
-                Code::GatewayNotReady
-            };
+            let code =
+                if not_allowed { Code::ListenerSetNotAllowed } else { Code::GatewayNotReady };
             return Err(error(
                 code,
                 key,

@@ -29,9 +29,7 @@ struct Server<'l> {
 impl<'l, L: Lookup> Resolver<'l, L> {
     pub(super) fn resolve(mut self) -> Resolution {
         let route = self.route;
-        self.resolution
-            .problems
-            .clone_from(&route.annotations.problems);
+        self.resolution.problems.clone_from(&route.annotations.problems);
         if route.meta.deleting {
             let key = self.key().to_string();
             let message = "The route is being deleted.";
@@ -64,9 +62,7 @@ impl<'l, L: Lookup> Resolver<'l, L> {
         message: impl Into<String>,
         remedy: &str,
     ) {
-        self.resolution
-            .problems
-            .push(Problem::error(code, about, message, remedy));
+        self.resolution.problems.push(Problem::error(code, about, message, remedy));
     }
 
     fn origins(&mut self) -> Vec<Origin> {
@@ -100,11 +96,7 @@ impl<'l, L: Lookup> Resolver<'l, L> {
     /// The servers behind the rules, in the order of the rules.
     fn servers(&mut self) -> Vec<Server<'l>> {
         let default = [Rule::default()];
-        let rules = if self.route.rules.is_empty() {
-            &default[..]
-        } else {
-            &self.route.rules
-        };
+        let rules = if self.route.rules.is_empty() { &default[..] } else { &self.route.rules };
         if rules.iter().all(|rule| rule.redirects) {
             self.problem(
                 Code::RedirectOnly,
@@ -133,10 +125,7 @@ impl<'l, L: Lookup> Resolver<'l, L> {
                 }
             }
             let key = resource.map(McpResource::key);
-            match servers
-                .iter_mut()
-                .find(|s| s.resource.map(McpResource::key) == key)
-            {
+            match servers.iter_mut().find(|s| s.resource.map(McpResource::key) == key) {
                 Some(server) => server.paths.extend(paths),
                 None => servers.push(Server { resource, paths }),
             }
@@ -149,17 +138,11 @@ impl<'l, L: Lookup> Resolver<'l, L> {
         servers.retain(|server| !server.paths.is_empty());
         self.only_mcp(&mut servers);
         // A rule that publishes nothing is no fault where another one publishes.
-        let severity = if servers.is_empty() {
-            Severity::Error
-        } else {
-            Severity::Note
-        };
-        self.resolution
-            .problems
-            .extend(problems.into_iter().map(|problem| {
-                let severity = severity.max(problem.severity);
-                problem.with(severity)
-            }));
+        let severity = if servers.is_empty() { Severity::Error } else { Severity::Note };
+        self.resolution.problems.extend(problems.into_iter().map(|problem| {
+            let severity = severity.max(problem.severity);
+            problem.with(severity)
+        }));
         servers
     }
 
@@ -167,10 +150,7 @@ impl<'l, L: Lookup> Resolver<'l, L> {
     /// required.
     fn only_mcp(&mut self, servers: &mut Vec<Server<'l>>) {
         let (any, all) = servers.iter().fold((false, true), |(any, all), server| {
-            (
-                any || server.resource.is_some(),
-                all && server.resource.is_some(),
-            )
+            (any || server.resource.is_some(), all && server.resource.is_some())
         });
         if all || !(any || self.settings.require_mcp_backend) {
             return;
@@ -197,38 +177,20 @@ impl<'l, L: Lookup> Resolver<'l, L> {
             .iter()
             .flat_map(|origin| server.paths.iter().map(move |path| (origin, path)))
             .map(|(origin, path)| {
-                (
-                    endpoint(origin, path, &transport),
-                    origin,
-                    path.unverified.as_ref(),
-                )
+                (endpoint(origin, path, &transport), origin, path.unverified.as_ref())
             })
             .collect();
         reached.sort_by(|(a, ..), (b, ..)| a.order().cmp(&b.order()));
         reached.dedup_by(|(later, ..), (first, ..)| later.url == first.url);
         self.prefer_https(&mut reached);
         let (hosts, gateway) = {
-            let claimable = reached
-                .iter()
-                .filter(|(e, origin, _)| e.external && origin.claimable);
-            let hosts: Vec<&str> = claimable
-                .map(|(_, origin, _)| origin.host.as_str())
-                .collect();
-            (
-                hosts,
-                reached
-                    .first()
-                    .map(|(_, origin, _)| origin.via.parent.name.clone()),
-            )
+            let claimable = reached.iter().filter(|(e, origin, _)| e.external && origin.claimable);
+            let hosts: Vec<&str> = claimable.map(|(_, origin, _)| origin.host.as_str()).collect();
+            (hosts, reached.first().map(|(_, origin, _)| origin.via.parent.name.clone()))
         };
         let resource = server.resource;
         let own = resource.map(|resource| &resource.annotations);
-        let link = self
-            .route
-            .annotations
-            .link
-            .as_ref()
-            .or(own.and_then(|own| own.link.as_ref()));
+        let link = self.route.annotations.link.as_ref().or(own.and_then(|own| own.link.as_ref()));
         let naming = if let Some(link) = link {
             Naming::Linked(link.clone())
         } else {
@@ -266,11 +228,7 @@ impl<'l, L: Lookup> Resolver<'l, L> {
             problems.push(direct::not_ready(resource, phase));
         }
         let identity = resource.map_or_else(|| self.key(), McpResource::key);
-        self.resolution.offers.push(Offer {
-            identity,
-            endpoints,
-            naming,
-        });
+        self.resolution.offers.push(Offer { identity, endpoints, naming });
     }
 
     /// Of one host and path over http and https, only https is advertised.
@@ -283,20 +241,14 @@ impl<'l, L: Lookup> Resolver<'l, L> {
         let plain = reached.split_off(secure);
         for (endpoint, origin, unverified) in plain {
             let place = endpoint.place();
-            let better = reached
-                .iter()
-                .take(secure)
-                .find(|(e, ..)| e.place() == place)
-                .map(|(e, ..)| e);
+            let better =
+                reached.iter().take(secure).find(|(e, ..)| e.place() == place).map(|(e, ..)| e);
             let Some(better) = better else {
                 reached.push((endpoint, origin, unverified));
                 continue;
             };
             let about = format!("{} listener {}", endpoint.via.parent, endpoint.via.listener);
-            let message = format!(
-                "{} is not advertised, because {} is.",
-                endpoint.url, better.url
-            );
+            let message = format!("{} is not advertised, because {} is.", endpoint.url, better.url);
             let problem = Problem::error(Code::HttpsPreferred, about, message, "");
             self.resolution.problems.push(problem.with(Severity::Note));
         }
@@ -306,11 +258,7 @@ impl<'l, L: Lookup> Resolver<'l, L> {
 fn endpoint(origin: &Origin, path: &Path, transport: &SmolStr) -> Endpoint {
     let scheme = if origin.https { "https" } else { "http" };
     let host = &origin.host;
-    let shown = if path.path.is_empty() {
-        "/"
-    } else {
-        path.path.as_str()
-    };
+    let shown = if path.path.is_empty() { "/" } else { path.path.as_str() };
     let url = match origin.port {
         Some(port) => format_smolstr!("{scheme}://{host}:{port}{shown}"),
         None => format_smolstr!("{scheme}://{host}{shown}"),
@@ -321,20 +269,14 @@ fn endpoint(origin: &Origin, path: &Path, transport: &SmolStr) -> Endpoint {
         external: origin.external,
         exact: path.exact,
         path_length: u16::try_from(shown.len()).unwrap_or(u16::MAX),
-        via: Via {
-            parent: origin.via.parent.clone(),
-            listener: origin.via.listener.clone(),
-        },
+        via: Via { parent: origin.via.parent.clone(), listener: origin.via.listener.clone() },
     }
 }
 
 fn refused(unpublishable: &Unpublishable) -> Problem {
     let (message, remedy) = match unpublishable {
         Unpublishable::NotPlain(value) => (
-            format!(
-                "The path {} is a regular expression, which is no URL.",
-                excerpt(value)
-            ),
+            format!("The path {} is a regular expression, which is no URL.", excerpt(value)),
             "Match by Exact or PathPrefix.",
         ),
         Unpublishable::NeverAnEndpoint(value) => (

@@ -43,10 +43,7 @@ pub(super) struct State {
 impl State {
     pub(super) fn new(snapshot: Snapshot) -> Self {
         // Times never go back, whatever the system's clock does.
-        let newest = snapshot
-            .since(0)
-            .map(|served| served.official.updated_at)
-            .max();
+        let newest = snapshot.since(0).map(|served| served.official.updated_at).max();
         Self {
             snapshot,
             standings: HashMap::new(),
@@ -63,19 +60,12 @@ impl State {
     /// Ids of a source's contributions.
     pub(super) fn ids(&self, source: &str) -> Vec<SmolStr> {
         let of_source = |origin: &&Origin| origin.0 == source;
-        self.standings
-            .keys()
-            .filter(of_source)
-            .map(|(_, id)| id.clone())
-            .collect()
+        self.standings.keys().filter(of_source).map(|(_, id)| id.clone()).collect()
     }
 
     /// Number of a source's contributions.
     pub(super) fn count(&self, source: &str) -> usize {
-        self.standings
-            .keys()
-            .filter(|origin| origin.0 == source)
-            .count()
+        self.standings.keys().filter(|origin| origin.0 == source).count()
     }
 
     /// Whether a source has a contribution of an id.
@@ -92,11 +82,7 @@ impl State {
         stored: bool,
     ) {
         let origin = (source.clone(), new.id.clone());
-        let contribution = Contribution {
-            precedence,
-            source: source.clone(),
-            ..new.contribution
-        };
+        let contribution = Contribution { precedence, source: source.clone(), ..new.contribution };
         self.retell.insert(origin.clone());
         self.refusals.remove(&origin);
         if let Some(old) = self.standings.get(&origin) {
@@ -118,15 +104,8 @@ impl State {
             });
         }
         self.touched.insert(new.target.clone());
-        self.targets
-            .entry(new.target.clone())
-            .or_default()
-            .insert(origin.clone());
-        let standing = Standing {
-            target: new.target,
-            visible: new.visible,
-            contribution,
-        };
+        self.targets.entry(new.target.clone()).or_default().insert(origin.clone());
+        let standing = Standing { target: new.target, visible: new.visible, contribution };
         self.standings.insert(origin, standing);
     }
 
@@ -166,38 +145,25 @@ impl State {
 
     /// Marks the entries of a source stale, or no longer so.
     pub(super) fn set_stale(&mut self, source: &SmolStr, stale: bool) {
-        let changed = if stale {
-            self.stale.insert(source.clone())
-        } else {
-            self.stale.remove(source)
-        };
+        let changed =
+            if stale { self.stale.insert(source.clone()) } else { self.stale.remove(source) };
         if changed {
-            let of_source = self
-                .standings
-                .iter()
-                .filter(|(origin, _)| origin.0 == *source);
-            self.touched
-                .extend(of_source.map(|(_, standing)| standing.target.clone()));
+            let of_source = self.standings.iter().filter(|(origin, _)| origin.0 == *source);
+            self.touched.extend(of_source.map(|(_, standing)| standing.target.clone()));
         }
     }
 
     /// Looks again at all that is served without anybody contributing it: a curated file that is
     /// no longer configured.
     pub(super) fn touch_orphans(&mut self) {
-        let orphans = self
-            .snapshot
-            .live()
-            .filter(|s| !self.targets.contains_key(&s.key.name));
+        let orphans = self.snapshot.live().filter(|s| !self.targets.contains_key(&s.key.name));
         let orphans: Vec<SmolStr> = orphans.map(|served| served.key.name.clone()).collect();
         self.touched.extend(orphans);
     }
 
     /// Forgets deletions that are older than `before`.
     pub(super) fn purge(&mut self, before: Timestamp) {
-        let old = self
-            .snapshot
-            .deleted()
-            .filter(|s| s.official.updated_at < before);
+        let old = self.snapshot.deleted().filter(|s| s.official.updated_at < before);
         let old: Vec<Key> = old.map(|served| served.key.clone()).collect();
         for key in old {
             self.snapshot.purge(&key);
@@ -239,29 +205,17 @@ impl State {
     }
 
     fn merge_name(&mut self, name: &SmolStr) {
-        let origins: Vec<Origin> = self
-            .targets
-            .get(name)
-            .into_iter()
-            .flatten()
-            .cloned()
-            .collect();
+        let origins: Vec<Origin> = self.targets.get(name).into_iter().flatten().cloned().collect();
         let standings: Vec<(&Origin, &Standing)> = origins
             .iter()
             .filter_map(|origin| Some((origin, self.standings.get(origin)?)))
             .filter(|(_, standing)| standing.visible)
             .collect();
-        let contributions: Vec<&Contribution> = standings
-            .iter()
-            .map(|(_, standing)| &standing.contribution)
-            .collect();
+        let contributions: Vec<&Contribution> =
+            standings.iter().map(|(_, standing)| &standing.contribution).collect();
         let merged = merge(&contributions);
-        let source = |at: usize| {
-            contributions
-                .get(at)
-                .map(|c| c.source.clone())
-                .unwrap_or_default()
-        };
+        let source =
+            |at: usize| contributions.get(at).map(|c| c.source.clone()).unwrap_or_default();
         let verdicts: Vec<(Origin, Option<Refusal>)> = standings
             .iter()
             .zip(&merged.outcomes)
@@ -347,18 +301,12 @@ impl State {
             .map(|(version, ..)| version.clone());
         for (version, server, mut official, stale) in versions {
             official.is_latest = latest.as_ref() == Some(&version);
-            let same = existing
-                .iter()
-                .find(|old| old.key.version == version)
-                .is_some_and(|old| {
-                    old.official == official && old.stale == stale && *old.server_text() == *server
-                });
+            let same = existing.iter().find(|old| old.key.version == version).is_some_and(|old| {
+                old.official == official && old.stale == stale && *old.server_text() == *server
+            });
             if !same {
                 let revision = self.snapshot.revision + 1;
-                let key = Key {
-                    name: name.clone(),
-                    version,
-                };
+                let key = Key { name: name.clone(), version };
                 self.batch.entries.push(StoredEntry {
                     key: key.clone(),
                     server: server.to_string(),
@@ -366,9 +314,8 @@ impl State {
                     stale,
                     revision,
                 });
-                self.snapshot.insert(Arc::new(Served::new(
-                    key, &server, official, revision, stale,
-                )));
+                self.snapshot
+                    .insert(Arc::new(Served::new(key, &server, official, revision, stale)));
             }
         }
     }
@@ -406,10 +353,7 @@ mod tests {
 
     fn shown(state: &State, query: &Query) -> Vec<String> {
         let page = state.snapshot.list(query);
-        page.items
-            .iter()
-            .map(|s| format!("{} {}", s.key.name, s.key.version))
-            .collect()
+        page.items.iter().map(|s| format!("{} {}", s.key.name, s.key.version)).collect()
     }
 
     #[test]
@@ -419,35 +363,16 @@ mod tests {
         let batch = state.settle(at(10));
         assert_eq!((batch.entries.len(), batch.contributions.len()), (1, 1));
         put(&mut state, "p", &entry("1", "a.b/c", "1.0.0", "d"));
-        assert!(
-            state.settle(at(20)).is_empty(),
-            "the same again stores nothing"
-        );
+        assert!(state.settle(at(20)).is_empty(), "the same again stores nothing");
         put(&mut state, "p", &entry("1", "a.b/c", "1.0.0", "other"));
         state.settle(at(30));
-        let official = state
-            .snapshot
-            .get("a.b/c", "1.0.0")
-            .unwrap()
-            .official
-            .clone();
-        assert_eq!(
-            (official.published_at, official.updated_at),
-            (at(10), at(30))
-        );
+        let official = state.snapshot.get("a.b/c", "1.0.0").unwrap().official.clone();
+        assert_eq!((official.published_at, official.updated_at), (at(10), at(30)));
         assert_eq!(official.status_changed_at, at(10));
         // A clock that goes back does not take times back.
         put(&mut state, "p", &entry("1", "a.b/c", "1.0.0", "third"));
         state.settle(at(5));
-        assert_eq!(
-            state
-                .snapshot
-                .get("a.b/c", "1.0.0")
-                .unwrap()
-                .official
-                .updated_at,
-            at(30)
-        );
+        assert_eq!(state.snapshot.get("a.b/c", "1.0.0").unwrap().official.updated_at, at(30));
     }
 
     #[test]
@@ -456,19 +381,13 @@ mod tests {
         put(&mut state, "p", &entry("1", "a.b/c", "1.9.0", "d"));
         put(&mut state, "p", &entry("2", "a.b/c", "1.10.0", "d"));
         state.settle(at(1));
-        let latest = Query {
-            version: VersionFilter::Latest,
-            ..Query::default()
-        };
+        let latest = Query { version: VersionFilter::Latest, ..Query::default() };
         assert_eq!(shown(&state, &latest), ["a.b/c 1.10.0"]);
         state.remove(&"p".into(), &"2".into(), true);
         let batch = state.settle(at(2));
         assert_eq!(batch.entries.len(), 2, "one deleted, one latest again");
         assert_eq!(shown(&state, &latest), ["a.b/c 1.9.0"]);
-        let deleted = Query {
-            include_deleted: true,
-            ..Query::default()
-        };
+        let deleted = Query { include_deleted: true, ..Query::default() };
         assert_eq!(shown(&state, &deleted), ["a.b/c 1.10.0", "a.b/c 1.9.0"]);
         let gone = state.snapshot.get("a.b/c", "1.10.0").unwrap();
         assert_eq!(
@@ -478,10 +397,7 @@ mod tests {
         put(&mut state, "p", &entry("2", "a.b/c", "1.10.0", "d"));
         state.settle(at(3));
         let back = &state.snapshot.get("a.b/c", "1.10.0").unwrap().official;
-        assert_eq!(
-            (back.status, back.published_at, back.is_latest),
-            (Status::Active, at(1), true)
-        );
+        assert_eq!((back.status, back.published_at, back.is_latest), (Status::Active, at(1), true));
         state.remove(&"p".into(), &"1".into(), true);
         state.settle(at(4));
         state.purge(at(5));
@@ -495,10 +411,7 @@ mod tests {
     fn refusals_are_told_when_they_come_and_when_they_go() {
         let mut state = state();
         let mut linked = entry("l", "x.y/z", "1.0.0", "d");
-        linked.link = Some(v1::Link {
-            name: "a.b/c".into(),
-            version: String::new(),
-        });
+        linked.link = Some(v1::Link { name: "a.b/c".into(), version: String::new() });
         put(&mut state, "p", &linked);
         put(&mut state, "q", &entry("1", "n.m/o", "1.0.0", "first"));
         put(&mut state, "r", &entry("1", "n.m/o", "1.0.0", "second"));
@@ -514,12 +427,7 @@ mod tests {
         let news = state.take_news();
         assert_eq!(news["p"], [("l".into(), None)]);
         assert_eq!(news["r"], [("1".into(), None)]);
-        let joined = state
-            .snapshot
-            .get("a.b/c", "1.0.0")
-            .unwrap()
-            .server_text()
-            .to_owned();
+        let joined = state.snapshot.get("a.b/c", "1.0.0").unwrap().server_text().to_owned();
         assert!(joined.contains("https://x/l"), "{joined}");
     }
 
@@ -528,20 +436,12 @@ mod tests {
         let mut state = state();
         for n in 0..50 {
             let text = if n % 7 == 0 { "Special" } else { "plain" };
-            put(
-                &mut state,
-                "p",
-                &entry(&n.to_string(), &format!("a.b/{n:02}"), "1.0.0", text),
-            );
+            put(&mut state, "p", &entry(&n.to_string(), &format!("a.b/{n:02}"), "1.0.0", text));
         }
         state.settle(at(1));
         for version in [VersionFilter::All, VersionFilter::Latest] {
             for limit in [1, 7, 49, 50, 100] {
-                let mut query = Query {
-                    limit,
-                    version: version.clone(),
-                    ..Query::default()
-                };
+                let mut query = Query { limit, version: version.clone(), ..Query::default() };
                 let mut seen = Vec::new();
                 loop {
                     let page = state.snapshot.list(&query);

@@ -2,12 +2,14 @@
 
 mod merging;
 mod prepared;
+mod preview;
 mod query;
 mod served;
 mod snapshot;
 mod writer;
 
 pub use prepared::{MAX_ENTRY_BYTES, MAX_ID_BYTES, Prepared, Refusal, prepare};
+pub use preview::{Preview, preview};
 pub use query::{
     Cursor, DEFAULT_LIMIT, MAX_LIMIT, MAX_SEARCH, Page, Query, QueryError, VersionFilter,
 };

@@ -42,10 +42,7 @@ pub struct Refusal {
 
 impl Refusal {
     pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            code,
-            message: message.into(),
-        }
+        Self { code, message: message.into() }
     }
 }
 
@@ -91,29 +88,19 @@ pub fn prepare(entry: &v1::Entry) -> Result<Prepared, Refusal> {
         return Err(invalid(format!("The entry is not valid: {first}{more}.")));
     }
     let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
-    let listed = |key: &str| {
-        value
-            .get(key)
-            .and_then(Value::as_array)
-            .is_some_and(|l| !l.is_empty())
-    };
+    let listed =
+        |key: &str| value.get(key).and_then(Value::as_array).is_some_and(|l| !l.is_empty());
     let link = entry.link.as_ref().map(|link| Link {
         name: link.name.as_str().into(),
-        version: Some(link.version.as_str())
-            .filter(|v| !v.is_empty())
-            .map(Into::into),
+        version: Some(link.version.as_str()).filter(|v| !v.is_empty()).map(Into::into),
     });
     if let Some(link) = &link {
         let version = link.version.as_deref().map_or(Ok(()), version::check);
         if ServerName::parse(&link.name).is_err() || version.is_err() {
-            return Err(invalid(
-                "The link names no valid server name and version.".into(),
-            ));
+            return Err(invalid("The link names no valid server name and version.".into()));
         }
     }
-    let target = link
-        .as_ref()
-        .map_or_else(|| text("name").into(), |link| link.name.clone());
+    let target = link.as_ref().map_or_else(|| text("name").into(), |link| link.name.clone());
     let visible = listed("remotes") || (link.is_none() && listed("packages"));
     Ok(Prepared {
         id: entry.id.as_str().into(),

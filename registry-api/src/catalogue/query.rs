@@ -116,15 +116,10 @@ impl Cursor {
         if text.len() > MAX_CURSOR {
             return Err(QueryError::Cursor);
         }
-        let bytes = URL_SAFE_NO_PAD
-            .decode(text)
-            .map_err(|_| QueryError::Cursor)?;
+        let bytes = URL_SAFE_NO_PAD.decode(text).map_err(|_| QueryError::Cursor)?;
         let text = String::from_utf8(bytes).map_err(|_| QueryError::Cursor)?;
         let (name, version) = text.split_once('\n').ok_or(QueryError::Cursor)?;
-        Ok(Self(Key {
-            name: name.into(),
-            version: version.into(),
-        }))
+        Ok(Self(Key { name: name.into(), version: version.into() }))
     }
 }
 
@@ -176,10 +171,7 @@ mod tests {
 
     #[test]
     fn cursors_come_back_as_they_went() {
-        let key = Key {
-            name: "a.b/c".into(),
-            version: "1.0.0+ü,:\n".trim().into(),
-        };
+        let key = Key { name: "a.b/c".into(), version: "1.0.0+ü,:\n".trim().into() };
         let cursor = Cursor(key);
         assert_eq!(Cursor::decode(&cursor.encode()), Ok(cursor));
         for text in ["", "!", "YQ", &"a".repeat(5000)] {

@@ -104,11 +104,7 @@ fn searchable(name: &str, server: &str) -> Box<str> {
     }
     let texts: Option<Texts> = serde_json::from_str(server).ok();
     let mut search = name.to_lowercase();
-    for text in texts
-        .iter()
-        .flat_map(|t| [&t.title, &t.description])
-        .filter_map(Value::as_str)
-    {
+    for text in texts.iter().flat_map(|t| [&t.title, &t.description]).filter_map(Value::as_str) {
         search.push('\n');
         search.push_str(&text.to_lowercase());
     }

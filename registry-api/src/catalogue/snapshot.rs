@@ -39,12 +39,7 @@ impl Snapshot {
     /// An empty catalogue.
     #[must_use]
     pub fn new(epoch: Arc<str>, revision: u64, compacted: u64) -> Self {
-        Self {
-            epoch,
-            revision,
-            compacted,
-            ..Self::default()
-        }
+        Self { epoch, revision, compacted, ..Self::default() }
     }
 
     /// Puts a version in, in place of the one with the same key.
@@ -52,8 +47,7 @@ impl Snapshot {
         let key = served.key.clone();
         self.take_out(&key);
         self.by_revision.insert(served.revision, served.clone());
-        self.by_updated
-            .insert((served.official.updated_at, key.clone()), served.clone());
+        self.by_updated.insert((served.official.updated_at, key.clone()), served.clone());
         if !served.is_deleted() {
             self.live.insert(key.clone(), served.clone());
             if served.official.is_latest {
@@ -77,16 +71,11 @@ impl Snapshot {
             return;
         };
         self.live.remove(key);
-        if self
-            .latest
-            .get(&key.name)
-            .is_some_and(|latest| latest.key == *key)
-        {
+        if self.latest.get(&key.name).is_some_and(|latest| latest.key == *key) {
             self.latest.remove(&key.name);
         }
         self.by_revision.remove(&old.revision);
-        self.by_updated
-            .remove(&(old.official.updated_at, old.key.clone()));
+        self.by_updated.remove(&(old.official.updated_at, old.key.clone()));
     }
 
     /// Number of versions that are not deleted.
@@ -110,10 +99,7 @@ impl Snapshot {
     /// One version, deleted or not.
     #[must_use]
     pub fn get(&self, name: &str, version: &str) -> Option<&Arc<Served>> {
-        self.all.get(&Key {
-            name: name.into(),
-            version: version.into(),
-        })
+        self.all.get(&Key { name: name.into(), version: version.into() })
     }
 
     /// The newest version of a server; a deleted one only where asked for.
@@ -127,14 +113,8 @@ impl Snapshot {
 
     /// All versions of a server in text order, deleted ones too.
     pub fn versions_of<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s Arc<Served>> {
-        let from = Key {
-            name: name.into(),
-            version: SmolStr::default(),
-        };
-        self.all
-            .range(from..)
-            .map(|(_, served)| served)
-            .take_while(move |s| s.key.name == name)
+        let from = Key { name: name.into(), version: SmolStr::default() };
+        self.all.range(from..).map(|(_, served)| served).take_while(move |s| s.key.name == name)
     }
 
     /// All versions of a server, newest first.
@@ -176,23 +156,12 @@ impl Snapshot {
         let deleted = query.include_deleted || query.updated_since.is_some();
         if let Some(since) = query.updated_since {
             // What changed since is mostly little: found by time, then put in order.
-            let from = (
-                since,
-                Key {
-                    name: SmolStr::default(),
-                    version: SmolStr::default(),
-                },
-            );
-            let mut changed: Vec<&Arc<Served>> = self
-                .by_updated
-                .range(from..)
-                .map(|(_, served)| served)
-                .collect();
+            let from = (since, Key { name: SmolStr::default(), version: SmolStr::default() });
+            let mut changed: Vec<&Arc<Served>> =
+                self.by_updated.range(from..).map(|(_, served)| served).collect();
             changed.sort_unstable_by(|a, b| a.key.cmp(&b.key));
             let after = query.after.as_ref();
-            let rest = changed
-                .into_iter()
-                .filter(|s| after.is_none_or(|after| s.key > *after));
+            let rest = changed.into_iter().filter(|s| after.is_none_or(|after| s.key > *after));
             return page(rest, query);
         }
         let bound = |after: &Option<Key>| match after {
@@ -205,10 +174,7 @@ impl Snapshot {
                 // another version of the name it ended with has shown that name.
                 let after = query.after.as_ref().map(|key| key.name.clone());
                 let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-                page(
-                    self.latest.range((from, Bound::Unbounded)).map(|(_, s)| s),
-                    query,
-                )
+                page(self.latest.range((from, Bound::Unbounded)).map(|(_, s)| s), query)
             }
             (_, false) => {
                 let range = (bound(&query.after), Bound::Unbounded);
@@ -230,10 +196,7 @@ fn page<'s>(candidates: impl Iterator<Item = &'s Arc<Served>>, query: &Query) ->
             VersionFilter::Latest => served.official.is_latest,
             VersionFilter::Exact(version) => served.key.version == *version,
         };
-        version
-            && finder
-                .as_ref()
-                .is_none_or(|f| f.find(served.search_text()).is_some())
+        version && finder.as_ref().is_none_or(|f| f.find(served.search_text()).is_some())
     });
     let items: Vec<Arc<Served>> = matching.by_ref().take(query.limit).cloned().collect();
     let more = items.len() == query.limit && matching.next().is_some();

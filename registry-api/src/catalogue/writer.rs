@@ -26,8 +26,8 @@ use crate::store::{Batch, Store, StoreError};
 
 /// Source name of the curated catalogue.
 pub const CURATED: &str = "catalogue";
-const CURATED_PRECEDENCE: u32 = 0;
-const PUBLISHER_PRECEDENCE: u32 = 10;
+pub(super) const CURATED_PRECEDENCE: u32 = 0;
+pub(super) const PUBLISHER_PRECEDENCE: u32 = 10;
 
 /// Commands that may wait for the writer.
 const QUEUE: usize = 256;
@@ -116,25 +116,10 @@ pub struct Health {
 pub struct Unavailable;
 
 enum Command {
-    Open {
-        source: SmolStr,
-        session: SessionId,
-        outcomes: mpsc::Sender<PublishOutcome>,
-    },
-    Publish {
-        source: SmolStr,
-        session: SessionId,
-        sequence: u64,
-        operations: Vec<Operation>,
-    },
-    Close {
-        source: SmolStr,
-        session: SessionId,
-    },
-    Curated {
-        entries: Vec<Prepared>,
-        done: oneshot::Sender<Vec<(SmolStr, Refusal)>>,
-    },
+    Open { source: SmolStr, session: SessionId, outcomes: mpsc::Sender<PublishOutcome> },
+    Publish { source: SmolStr, session: SessionId, sequence: u64, operations: Vec<Operation> },
+    Close { source: SmolStr, session: SessionId },
+    Curated { entries: Vec<Prepared>, done: oneshot::Sender<Vec<(SmolStr, Refusal)>> },
 }
 
 /// The way to the catalogue: reads without waiting, commands to the writer.
@@ -176,12 +161,7 @@ impl Handle {
     ) -> Result<(SessionId, mpsc::Receiver<PublishOutcome>), Unavailable> {
         let session = SessionId(self.sessions.fetch_add(1, Ordering::Relaxed));
         let (outcomes, receiver) = mpsc::channel(UNREAD);
-        self.send(Command::Open {
-            source,
-            session,
-            outcomes,
-        })
-        .await?;
+        self.send(Command::Open { source, session, outcomes }).await?;
         Ok((session, receiver))
     }
 
@@ -196,13 +176,7 @@ impl Handle {
         sequence: u64,
         operations: Vec<Operation>,
     ) -> Result<(), Unavailable> {
-        self.send(Command::Publish {
-            source,
-            session,
-            sequence,
-            operations,
-        })
-        .await
+        self.send(Command::Publish { source, session, sequence, operations }).await
     }
 
     /// Says that a session is over. What it published stays.
@@ -268,23 +242,15 @@ impl<S: Store> Writer<S> {
         let stored = store.load().await?;
         let mut snapshot = Snapshot::new(stored.epoch.into(), stored.revision, stored.compacted);
         for entry in stored.entries {
-            let served = Served::new(
-                entry.key,
-                &entry.server,
-                entry.official,
-                entry.revision,
-                entry.stale,
-            );
+            let served =
+                Served::new(entry.key, &entry.server, entry.official, entry.revision, entry.stale);
             snapshot.insert(Arc::new(served));
         }
         let mut state = State::new(snapshot);
         let mut publishers: HashMap<SmolStr, Publisher> = HashMap::new();
         for (source, id, encoded) in stored.contributions {
             let source: SmolStr = source.into();
-            let corrupt = || StoreError::Corrupt {
-                what: "a contribution",
-                name: id.clone(),
-            };
+            let corrupt = || StoreError::Corrupt { what: "a contribution", name: id.clone() };
             let entry = v1::Entry::decode(encoded.as_slice()).map_err(|_| corrupt())?;
             // What was taken once may be refused by newer rules: then it is dropped.
             match prepare(&entry) {
@@ -308,17 +274,8 @@ impl<S: Store> Writer<S> {
         };
         metrics.catalogue(&state.snapshot);
         let commands = receiver;
-        let writer = Self {
-            store,
-            config,
-            state,
-            publishers,
-            commands,
-            shown,
-            revisions,
-            health,
-            metrics,
-        };
+        let writer =
+            Self { store, config, state, publishers, commands, shown, revisions, health, metrics };
         Ok((writer, handle))
     }
 
@@ -354,11 +311,7 @@ impl<S: Store> Writer<S> {
 
     fn take(&mut self, command: Command, done: &mut Vec<oneshot::Sender<Vec<(SmolStr, Refusal)>>>) {
         match command {
-            Command::Open {
-                source,
-                session,
-                outcomes,
-            } => {
+            Command::Open { source, session, outcomes } => {
                 self.state.set_stale(&source, false);
                 let entries = self.state.count(&source);
                 let publisher = self.publishers.entry(source).or_default();
@@ -371,20 +324,11 @@ impl<S: Store> Writer<S> {
                     let _ = old.try_send(PublishOutcome::Ended(SessionEnd::Superseded));
                 }
             }
-            Command::Publish {
-                source,
-                session,
-                sequence,
-                operations,
-            } => {
+            Command::Publish { source, session, sequence, operations } => {
                 let Some(publisher) = self.publishers.get_mut(&source) else {
                     return;
                 };
-                if publisher
-                    .session
-                    .as_ref()
-                    .is_none_or(|(open, _)| *open != session)
-                {
+                if publisher.session.as_ref().is_none_or(|(open, _)| *open != session) {
                     return;
                 }
                 publisher.sequence = sequence;
@@ -394,28 +338,17 @@ impl<S: Store> Writer<S> {
             }
             Command::Close { source, session } => {
                 if let Some(publisher) = self.publishers.get_mut(&source)
-                    && publisher
-                        .session
-                        .as_ref()
-                        .is_some_and(|(open, _)| *open == session)
+                    && publisher.session.as_ref().is_some_and(|(open, _)| *open == session)
                 {
                     publisher.session = None;
                     publisher.full = None;
                     publisher.away_since = Some(Instant::now());
                 }
             }
-            Command::Curated {
-                entries,
-                done: sender,
-            } => {
+            Command::Curated { entries, done: sender } => {
                 let source = SmolStr::new_static(CURATED);
                 let kept: HashSet<SmolStr> = entries.iter().map(|e| e.id.clone()).collect();
-                for id in self
-                    .state
-                    .ids(CURATED)
-                    .iter()
-                    .filter(|id| !kept.contains(*id))
-                {
+                for id in self.state.ids(CURATED).iter().filter(|id| !kept.contains(*id)) {
                     self.state.remove(&source, id, false);
                 }
                 for entry in entries {
@@ -459,15 +392,13 @@ impl<S: Store> Writer<S> {
             match self.store.commit(batch).await {
                 Ok(()) => {
                     self.metrics.stored(batch.entries.len(), started.elapsed());
-                    self.health
-                        .send_if_modified(|health| health.store_error.take().is_some());
+                    self.health.send_if_modified(|health| health.store_error.take().is_some());
                     return true;
                 }
                 Err(error) => {
                     tracing::error!(%error, "the store cannot be written; nothing is acknowledged until it can");
                     self.metrics.store_failed();
-                    self.health
-                        .send_modify(|h| h.store_error = Some(error.to_string()));
+                    self.health.send_modify(|h| h.store_error = Some(error.to_string()));
                 }
             }
             tokio::select! {
@@ -491,10 +422,8 @@ impl<S: Store> Writer<S> {
     fn tell(&mut self, done: Vec<oneshot::Sender<Vec<(SmolStr, Refusal)>>>) {
         let mut news: BTreeMap<SmolStr, Vec<(SmolStr, Option<Refusal>)>> = self.state.take_news();
         let curated = news.remove(CURATED).unwrap_or_default();
-        let refused: Vec<(SmolStr, Refusal)> = curated
-            .into_iter()
-            .filter_map(|(id, refusal)| Some((id, refusal?)))
-            .collect();
+        let refused: Vec<(SmolStr, Refusal)> =
+            curated.into_iter().filter_map(|(id, refusal)| Some((id, refusal?))).collect();
         for sender in done {
             // Who asked may have gone.
             let _ = sender.send(refused.clone());
@@ -512,11 +441,7 @@ impl<S: Store> Writer<S> {
                 }
             }
             let sequence = publisher.sequence;
-            let outcome = PublishOutcome::Durable {
-                sequence,
-                refused,
-                resolved,
-            };
+            let outcome = PublishOutcome::Durable { sequence, refused, resolved };
             if outcomes.try_send(outcome).is_err() {
                 // It is gone, or does not read: the publisher opens another one.
                 publisher.session = None;
@@ -524,11 +449,7 @@ impl<S: Store> Writer<S> {
                 publisher.away_since = Some(Instant::now());
             }
         }
-        let connected = self
-            .publishers
-            .values()
-            .filter(|p| p.session.is_some())
-            .count();
+        let connected = self.publishers.values().filter(|p| p.session.is_some()).count();
         self.metrics.publishers(connected);
     }
 }

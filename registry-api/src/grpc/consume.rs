@@ -33,19 +33,12 @@ impl Consumer {
     /// A service over `catalogue`; its watches end at `stop`.
     #[must_use]
     pub fn new(catalogue: Handle, metrics: Arc<Metrics>, stop: CancellationToken) -> Self {
-        Self {
-            catalogue,
-            metrics,
-            stop,
-        }
+        Self { catalogue, metrics, stop }
     }
 
     fn counted<T>(&self, method: &'static str, result: Result<T, Status>) -> Result<T, Status> {
-        let code = result
-            .as_ref()
-            .map_or_else(Status::code, |_| tonic::Code::Ok);
-        self.metrics
-            .grpc("waymark.registry.v1.CatalogueService", method, code);
+        let code = result.as_ref().map_or_else(Status::code, |_| tonic::Code::Ok);
+        self.metrics.grpc("waymark.registry.v1.CatalogueService", method, code);
         result
     }
 
@@ -71,24 +64,17 @@ impl Consumer {
                 .get(&request.name, version)
                 .filter(|served| request.include_deleted || !served.is_deleted()),
         };
-        found
-            .map(|served| server(served))
-            .ok_or_else(|| Status::not_found("server not found"))
+        found.map(|served| server(served)).ok_or_else(|| Status::not_found("server not found"))
     }
 
     fn versions(&self, request: &ListVersionsRequest) -> Result<ListVersionsResponse, Status> {
         check_registry(&request.registry)?;
         check_name(&request.name)?;
-        let versions = self
-            .catalogue
-            .snapshot()
-            .versions(&request.name, request.include_deleted);
+        let versions = self.catalogue.snapshot().versions(&request.name, request.include_deleted);
         if versions.is_empty() {
             return Err(Status::not_found("server not found"));
         }
-        Ok(ListVersionsResponse {
-            versions: versions.iter().map(|v| server(v)).collect(),
-        })
+        Ok(ListVersionsResponse { versions: versions.iter().map(|v| server(v)).collect() })
     }
 }
 
@@ -108,10 +94,7 @@ fn check_name(name: &str) -> Result<(), Status> {
 }
 
 fn query(request: &ListServersRequest) -> Result<Query, QueryError> {
-    let mut query = Query {
-        include_deleted: request.include_deleted,
-        ..Query::default()
-    };
+    let mut query = Query { include_deleted: request.include_deleted, ..Query::default() };
     if request.page_size > 0 {
         query.limit(usize::try_from(request.page_size).map_err(|_| QueryError::Limit)?)?;
     }
@@ -137,24 +120,21 @@ impl CatalogueService for Consumer {
         &self,
         request: Request<ListServersRequest>,
     ) -> Result<Response<ListServersResponse>, Status> {
-        self.counted("ListServers", self.list(&request.into_inner()))
-            .map(Response::new)
+        self.counted("ListServers", self.list(&request.into_inner())).map(Response::new)
     }
 
     async fn get_server(
         &self,
         request: Request<GetServerRequest>,
     ) -> Result<Response<Server>, Status> {
-        self.counted("GetServer", self.get(&request.into_inner()))
-            .map(Response::new)
+        self.counted("GetServer", self.get(&request.into_inner())).map(Response::new)
     }
 
     async fn list_versions(
         &self,
         request: Request<ListVersionsRequest>,
     ) -> Result<Response<ListVersionsResponse>, Status> {
-        self.counted("ListVersions", self.versions(&request.into_inner()))
-            .map(Response::new)
+        self.counted("ListVersions", self.versions(&request.into_inner())).map(Response::new)
     }
 
     async fn watch_servers(
@@ -164,9 +144,7 @@ impl CatalogueService for Consumer {
         let request = request.into_inner();
         let checked = check_registry(&request.registry).and_then(|()| {
             if request.resume_token.len() > 256 {
-                return Err(Status::invalid_argument(
-                    "resume_token is none of this service's",
-                ));
+                return Err(Status::invalid_argument("resume_token is none of this service's"));
             }
             Ok(())
         });
@@ -256,8 +234,5 @@ fn change(served: &Served) -> Event {
 }
 
 fn response(event: Event, resume_token: String) -> WatchServersResponse {
-    WatchServersResponse {
-        event: Some(event),
-        resume_token,
-    }
+    WatchServersResponse { event: Some(event), resume_token }
 }

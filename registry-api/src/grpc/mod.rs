@@ -15,10 +15,7 @@ use waymark_proto::v1;
 pub const MAX_MESSAGE_BYTES: usize = 1024 * 1024;
 
 fn timestamp(time: Timestamp) -> prost_types::Timestamp {
-    prost_types::Timestamp {
-        seconds: time.as_second(),
-        nanos: time.subsec_nanosecond(),
-    }
+    prost_types::Timestamp { seconds: time.as_second(), nanos: time.subsec_nanosecond() }
 }
 
 fn server(served: &Served) -> v1::Server {

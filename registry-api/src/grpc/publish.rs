@@ -39,11 +39,7 @@ impl Receiver {
     /// A service that feeds `catalogue` until `stop`.
     #[must_use]
     pub fn new(catalogue: Handle, metrics: Arc<Metrics>, stop: CancellationToken) -> Self {
-        Self {
-            catalogue,
-            metrics,
-            stop,
-        }
+        Self { catalogue, metrics, stop }
     }
 }
 
@@ -62,20 +58,15 @@ impl PublisherService for Receiver {
         let requests = request.into_inner();
         tokio::spawn(async move {
             let ended = this.session(requests, &sender).await;
-            let code = ended
-                .as_ref()
-                .map_or_else(Status::code, |()| tonic::Code::Ok);
-            this.metrics
-                .grpc("waymark.registry.v1.PublisherService", "Publish", code);
+            let code = ended.as_ref().map_or_else(Status::code, |()| tonic::Code::Ok);
+            this.metrics.grpc("waymark.registry.v1.PublisherService", "Publish", code);
             if let Err(status) = ended {
                 tracing::info!(code = ?status.code(), reason = status.message(), "a publish session ended");
                 // The publisher may be gone.
                 let _ = sender.send(Err(status)).await;
             }
         });
-        Ok(Response::new(Box::pin(
-            tokio_stream::wrappers::ReceiverStream::new(receiver),
-        )))
+        Ok(Response::new(Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver))))
     }
 }
 
@@ -102,9 +93,7 @@ impl Receiver {
         let source = match (first.sequence, first.message) {
             (1, Some(Message::Hello(hello))) => source(&hello)?,
             _ => {
-                return Err(broken(
-                    "the first request must be the hello, with sequence 1",
-                ));
+                return Err(broken("the first request must be the hello, with sequence 1"));
             }
         };
         tracing::info!(%source, "a publisher opened a session");
@@ -151,10 +140,7 @@ impl Receiver {
         source: &SmolStr,
         session: SessionId,
     ) -> Result<u64, Status> {
-        let mut checker = Protocol {
-            sequence: 1,
-            full: None,
-        };
+        let mut checker = Protocol { sequence: 1, full: None };
         let mut chunks = futures::StreamExt::ready_chunks(requests, CHUNK);
         while let Some(chunk) = chunks.next().await {
             let mut operations = Vec::with_capacity(chunk.len());
@@ -177,9 +163,7 @@ impl Receiver {
             }
             // What came before the failure was right, and is kept.
             let sequence = checker.sequence;
-            self.catalogue
-                .publish(source.clone(), session, sequence, operations)
-                .await?;
+            self.catalogue.publish(source.clone(), session, sequence, operations).await?;
             if let Some(status) = failure {
                 return Err(status);
             }
@@ -197,11 +181,7 @@ async fn answer(
 ) -> Result<(), Status> {
     while until.is_none_or(|until| *told < until) {
         match outcomes.recv().await.ok_or(Unavailable)? {
-            PublishOutcome::Durable {
-                sequence,
-                refused,
-                resolved,
-            } => {
+            PublishOutcome::Durable { sequence, refused, resolved } => {
                 if sequence <= *told && refused.is_empty() && resolved.is_empty() {
                     continue;
                 }
@@ -217,9 +197,7 @@ async fn answer(
                 }
             }
             PublishOutcome::Ended(_) => {
-                return Err(Status::aborted(
-                    "a newer session of this publisher took over",
-                ));
+                return Err(Status::aborted("a newer session of this publisher took over"));
             }
         }
     }
@@ -227,19 +205,13 @@ async fn answer(
 }
 
 fn rejection((id, refusal): (SmolStr, Refusal)) -> Rejection {
-    Rejection {
-        id: id.into(),
-        code: refusal.code.to_owned(),
-        message: refusal.message,
-    }
+    Rejection { id: id.into(), code: refusal.code.to_owned(), message: refusal.message }
 }
 
 fn source(hello: &Hello) -> Result<SmolStr, Status> {
-    for (what, text) in [
-        ("cluster", &hello.cluster),
-        ("publisher", &hello.publisher),
-        ("session", &hello.session),
-    ] {
+    for (what, text) in
+        [("cluster", &hello.cluster), ("publisher", &hello.publisher), ("session", &hello.session)]
+    {
         let plain = |c: char| c.is_ascii_graphic() && c != '/';
         if text.is_empty() || text.len() > MAX_NAME || !text.chars().all(plain) {
             return Err(broken(&format!(
@@ -267,9 +239,7 @@ impl Protocol {
                 self.sequence + 1
             )));
         }
-        let message = request
-            .message
-            .ok_or_else(|| broken("a request without a message"))?;
+        let message = request.message.ok_or_else(|| broken("a request without a message"))?;
         let operation = match (message, self.full) {
             (Message::Hello(_), _) => return Err(broken("a second hello")),
             (Message::Begin(_), Some(true)) => return Err(broken("begin within a full state")),
@@ -288,9 +258,7 @@ impl Protocol {
                 Operation::Upsert(entry.id.as_str().into(), Box::new(prepare(&entry)))
             }
             (Message::Remove(_), Some(true)) => {
-                return Err(broken(
-                    "remove within a full state: leave the entry out instead",
-                ));
+                return Err(broken("remove within a full state: leave the entry out instead"));
             }
             (Message::Remove(remove), _) => {
                 check_id(&remove.id)?;
@@ -304,9 +272,7 @@ impl Protocol {
 
 fn check_id(id: &str) -> Result<(), Status> {
     if id.is_empty() || id.len() > MAX_ID_BYTES {
-        return Err(broken(&format!(
-            "an id must have 1 to {MAX_ID_BYTES} bytes"
-        )));
+        return Err(broken(&format!("an id must have 1 to {MAX_ID_BYTES} bytes")));
     }
     Ok(())
 }
@@ -318,12 +284,7 @@ mod tests {
 
     #[test]
     fn what_breaks_the_protocol() {
-        let entry = || {
-            Message::Upsert(Entry {
-                id: "a".into(),
-                ..Entry::default()
-            })
-        };
+        let entry = || Message::Upsert(Entry { id: "a".into(), ..Entry::default() });
         let remove = || Message::Remove(Remove { id: "a".into() });
         let begin = || Message::Begin(Begin {});
         let end = || Message::End(End {});
@@ -336,51 +297,22 @@ mod tests {
             (vec![begin(), begin()], Some("begin within")),
             (vec![begin(), remove()], Some("remove within")),
             (vec![begin(), end(), end()], Some("end without")),
-            (
-                vec![begin(), Message::Hello(Hello::default())],
-                Some("second hello"),
-            ),
-            (
-                vec![begin(), Message::Upsert(Entry::default())],
-                Some("an id must have"),
-            ),
+            (vec![begin(), Message::Hello(Hello::default())], Some("second hello")),
+            (vec![begin(), Message::Upsert(Entry::default())], Some("an id must have")),
         ] {
-            let mut protocol = Protocol {
-                sequence: 1,
-                full: None,
-            };
-            let failed = messages
-                .into_iter()
-                .zip(2..)
-                .find_map(|(message, sequence)| {
-                    protocol
-                        .check(PublishRequest {
-                            sequence,
-                            message: Some(message),
-                        })
-                        .err()
-                });
+            let mut protocol = Protocol { sequence: 1, full: None };
+            let failed = messages.into_iter().zip(2..).find_map(|(message, sequence)| {
+                protocol.check(PublishRequest { sequence, message: Some(message) }).err()
+            });
             match (failed, expected) {
                 (None, None) => {}
                 (Some(status), Some(part)) if status.message().contains(part) => {}
                 (failed, expected) => panic!("{failed:?}, expected {expected:?}"),
             }
         }
-        let mut protocol = Protocol {
-            sequence: 1,
-            full: None,
-        };
-        let gap = PublishRequest {
-            sequence: 3,
-            message: Some(begin()),
-        };
-        assert!(
-            protocol
-                .check(gap)
-                .unwrap_err()
-                .message()
-                .contains("2 was expected")
-        );
+        let mut protocol = Protocol { sequence: 1, full: None };
+        let gap = PublishRequest { sequence: 3, message: Some(begin()) };
+        assert!(protocol.check(gap).unwrap_err().message().contains("2 was expected"));
     }
 
     #[test]

@@ -101,15 +101,9 @@ async fn count(State(api): State<Api>, request: Request, next: Next) -> Response
         Method::OPTIONS => "OPTIONS",
         _ => "other",
     };
-    let route = route(
-        request
-            .extensions()
-            .get::<MatchedPath>()
-            .map(MatchedPath::as_str),
-    );
+    let route = route(request.extensions().get::<MatchedPath>().map(MatchedPath::as_str));
     let response = next.run(request).await;
-    api.metrics
-        .http(method, route, response.status().as_u16(), started.elapsed());
+    api.metrics.http(method, route, response.status().as_u16(), started.elapsed());
     response
 }
 
@@ -129,12 +123,7 @@ fn route(matched: Option<&str>) -> &'static str {
 }
 
 fn json_response(status: StatusCode, body: &serde_json::Value) -> Response {
-    (
-        status,
-        [(header::CONTENT_TYPE, "application/json")],
-        body.to_string(),
-    )
-        .into_response()
+    (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
 async fn health() -> Response {

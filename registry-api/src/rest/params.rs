@@ -15,10 +15,7 @@ pub(super) fn list(raw: Option<&str>) -> Result<Query, ApiError> {
     let raw = bounded(raw)?;
     let get = |key: &str| {
         let mut pairs = url::form_urlencoded::parse(raw.as_bytes());
-        pairs
-            .find(|(name, _)| name == key)
-            .map(|(_, value)| value)
-            .filter(|v| !v.is_empty())
+        pairs.find(|(name, _)| name == key).map(|(_, value)| value).filter(|v| !v.is_empty())
     };
     let mut query = Query::default();
     if let Some(limit) = get("limit") {

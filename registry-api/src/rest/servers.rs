@@ -53,9 +53,7 @@ pub(super) async fn version(
     let found = if version == "latest" {
         snapshot.latest(&name, include_deleted)
     } else {
-        snapshot
-            .get(&name, &version)
-            .filter(|s| include_deleted || !s.is_deleted())
+        snapshot.get(&name, &version).filter(|s| include_deleted || !s.is_deleted())
     };
     let served = found.ok_or(ApiError::NotFound("Server not found"))?;
     Ok(tagged(served.digest, &headers, || served.json.clone()))

@@ -66,10 +66,9 @@ impl SqliteStore {
     async fn number(&self, key: &'static str) -> Result<u64, StoreError> {
         match self.fact(key).await? {
             None => Ok(0),
-            Some(text) => text.parse().map_err(|_| StoreError::Corrupt {
-                what: "a fact",
-                name: key.into(),
-            }),
+            Some(text) => {
+                text.parse().map_err(|_| StoreError::Corrupt { what: "a fact", name: key.into() })
+            }
         }
     }
 }
@@ -178,18 +177,12 @@ impl Store for SqliteStore {
 
 fn entry(row: &SqliteRow) -> Result<StoredEntry, StoreError> {
     let name: String = row.get("name");
-    let corrupt = || StoreError::Corrupt {
-        what: "an entry",
-        name: name.clone(),
-    };
+    let corrupt = || StoreError::Corrupt { what: "an entry", name: name.clone() };
     let time = |column: &str| {
         Timestamp::from_microsecond(row.get::<i64, _>(column)).map_err(|_| corrupt())
     };
     Ok(StoredEntry {
-        key: Key {
-            name: name.as_str().into(),
-            version: row.get::<String, _>("version").into(),
-        },
+        key: Key { name: name.as_str().into(), version: row.get::<String, _>("version").into() },
         server: row.get("server"),
         official: Official {
             status: Status::parse(row.get("status")).ok_or_else(corrupt)?,

@@ -31,28 +31,21 @@ pub(super) fn split(text: &str) -> Vec<Document<'_>> {
             .strip_prefix("---")
             .is_some_and(|rest| rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n']));
         if marker {
-            documents.push(Document {
-                text: text.get(start..at).unwrap_or_default(),
-                line: start_line,
-            });
+            documents
+                .push(Document { text: text.get(start..at).unwrap_or_default(), line: start_line });
             start = at + line.len();
             start_line = number + 2;
         }
         at += line.len();
     }
-    documents.push(Document {
-        text: text.get(start..).unwrap_or_default(),
-        line: start_line,
-    });
+    documents.push(Document { text: text.get(start..).unwrap_or_default(), line: start_line });
     for document in &mut documents {
         // A document starts at its first line that says something.
         let blank = |line: &&str| line.trim().is_empty() || line.trim_start().starts_with('#');
         document.line += document.text.lines().take_while(blank).count();
     }
     documents.retain(|d| {
-        !d.text
-            .lines()
-            .all(|l| l.trim().is_empty() || l.trim_start().starts_with('#'))
+        !d.text.lines().all(|l| l.trim().is_empty() || l.trim_start().starts_with('#'))
     });
     documents
 }
@@ -65,10 +58,7 @@ pub(super) fn parse(document: &Document<'_>) -> Result<Option<Value>, Fault> {
         Err((line, message)) => {
             let skipped = document.text.lines().count() - lines_from_first(document.text);
             let start = document.line - skipped;
-            Err(Fault {
-                line: start + line.max(1) - 1,
-                message,
-            })
+            Err(Fault { line: start + line.max(1) - 1, message })
         }
     }
 }
@@ -89,9 +79,7 @@ pub fn yaml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, (usize, Str
         let message = error.without_snippet().to_string();
         // The line is said by the caller, as the file's own.
         let first = message.lines().next().unwrap_or_default();
-        let first = first
-            .rsplit_once(" at line ")
-            .map_or(first, |(what, _)| what);
+        let first = first.rsplit_once(" at line ").map_or(first, |(what, _)| what);
         let message: String = first.chars().take(300).collect();
         (usize::try_from(line).unwrap_or(1), message)
     })

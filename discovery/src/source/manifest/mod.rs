@@ -16,7 +16,7 @@ use waymark_catalogue::format;
 
 use crate::explanation::Explanation;
 use crate::index::{Changes, Index};
-use crate::object::{self, Key, Parsed};
+use crate::object::{self, Key, Object, Parsed};
 use crate::problem::{Code, Problem, Severity};
 
 pub use document::{MAX_BYTES, yaml};
@@ -97,20 +97,12 @@ impl Manifests {
         let name = file.display().to_string();
         let mut bytes = Vec::new();
         let read = if file.as_os_str() == "-" {
-            std::io::stdin()
-                .lock()
-                .take(MAX_BYTES + 1)
-                .read_to_end(&mut bytes)
+            std::io::stdin().lock().take(MAX_BYTES + 1).read_to_end(&mut bytes)
         } else {
             std::fs::File::open(file).and_then(|f| f.take(MAX_BYTES + 1).read_to_end(&mut bytes))
         };
         if let Err(error) = read {
-            return self.fault(
-                &name,
-                Severity::Error,
-                &format!("cannot be read: {error}"),
-                "",
-            );
+            return self.fault(&name, Severity::Error, &format!("cannot be read: {error}"), "");
         }
         if bytes.len() as u64 > MAX_BYTES {
             let message = format!("has more than {MAX_BYTES} bytes");
@@ -125,26 +117,22 @@ impl Manifests {
     fn fault(&mut self, location: &str, severity: Severity, message: &str, remedy: &str) {
         let message = format!("{location}: {message}.");
         let problem = Problem::error(Code::InvalidDocument, location, message, remedy);
-        self.faults
-            .push(document_explanation(location, problem.with(severity)));
+        self.faults.push(document_explanation(location, problem.with(severity)));
     }
 
     fn take(&mut self, location: &str, value: Value, prefix: &str) {
         let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
         let kind = text("kind");
-        if let (Some(item_kind), Some(items)) = (
-            kind.strip_suffix("List"),
-            value.get("items").and_then(Value::as_array),
-        ) {
+        if let (Some(item_kind), Some(items)) =
+            (kind.strip_suffix("List"), value.get("items").and_then(Value::as_array))
+        {
             let api_version = text("apiVersion");
             for (at, item) in items.iter().enumerate() {
                 let mut item = item.clone();
                 // The items of a typed list say neither kind nor version.
                 if let Some(fields) = item.as_object_mut() {
                     fields.entry("kind").or_insert_with(|| item_kind.into());
-                    fields
-                        .entry("apiVersion")
-                        .or_insert_with(|| api_version.into());
+                    fields.entry("apiVersion").or_insert_with(|| api_version.into());
                 }
                 self.take(&format!("{location} items[{at}]"), item, prefix);
             }
@@ -188,12 +176,21 @@ impl Manifests {
         }
     }
 
+    /// How many routes, Gateways and ListenerSets carry no status at all.
+    #[must_use]
+    pub fn without_status(&self) -> usize {
+        let lacks = |(parsed, _): &&(Parsed, Location)| match parsed {
+            Parsed::Object(Object::HttpRoute(route)) => !route.has_status,
+            Parsed::Object(Object::Gateway(gateway)) => !gateway.has_status,
+            Parsed::Object(Object::ListenerSet(set)) => !set.has_status,
+            _ => false,
+        };
+        self.objects.values().filter(lacks).count()
+    }
+
     /// Brings an index to the state of the manifests, objects that are gone included.
     pub fn apply(self, index: &mut Index) -> Changes {
-        let gone: Vec<Key> = index
-            .keys()
-            .filter(|key| !self.objects.contains_key(key))
-            .collect();
+        let gone: Vec<Key> = index.keys().filter(|key| !self.objects.contains_key(key)).collect();
         for key in gone {
             index.remove(&key);
         }
@@ -222,10 +219,7 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, ManifestError> {
             found.push(path.clone());
             continue;
         }
-        let failed = |error| ManifestError::Path {
-            path: path.clone(),
-            error,
-        };
+        let failed = |error| ManifestError::Path { path: path.clone(), error };
         if std::fs::metadata(path).map_err(failed)?.is_dir() {
             walk(path, 0, &mut found).map_err(failed)?;
         } else {
@@ -239,14 +233,11 @@ fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, ManifestError> {
 }
 
 fn walk(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> std::io::Result<()> {
-    let mut entries: Vec<PathBuf> = std::fs::read_dir(folder)?
-        .filter_map(|entry| Some(entry.ok()?.path()))
-        .collect();
+    let mut entries: Vec<PathBuf> =
+        std::fs::read_dir(folder)?.filter_map(|entry| Some(entry.ok()?.path())).collect();
     entries.sort();
     for path in entries {
-        let hidden = path
-            .file_name()
-            .is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
         // A link to a file counts (that is how Kubernetes mounts ConfigMaps), one to a folder
         // does not: it may lead in a circle.
         let is_link = path.symlink_metadata().is_ok_and(|meta| meta.is_symlink());
@@ -258,10 +249,7 @@ fn walk(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) -> std::io::Resul
                 // A folder that cannot be listed leaves its neighbours alone.
                 let _ = walk(&path, depth + 1, found);
             }
-        } else if path
-            .extension()
-            .is_some_and(|e| ENDINGS.iter().any(|known| e == *known))
-        {
+        } else if path.extension().is_some_and(|e| ENDINGS.iter().any(|known| e == *known)) {
             found.push(path);
         }
     }
@@ -280,11 +268,7 @@ mod tests {
     }
 
     fn faults(manifests: &Manifests) -> Vec<(&str, Code)> {
-        manifests
-            .faults
-            .iter()
-            .map(|f| (f.name.as_str(), f.problems[0].code))
-            .collect()
+        manifests.faults.iter().map(|f| (f.name.as_str(), f.problems[0].code)).collect()
     }
 
     #[test]
@@ -298,17 +282,8 @@ mod tests {
         ));
         assert_eq!(manifests.objects.len(), 2);
         let lines: Vec<&str> = faults(&manifests).iter().map(|(name, _)| *name).collect();
-        assert_eq!(
-            lines,
-            ["f.yaml:6", "f.yaml:12", "f.yaml:17"],
-            "{:?}",
-            manifests.faults
-        );
-        assert!(
-            manifests.faults[1].problems[0]
-                .message
-                .contains("metadata.name")
-        );
+        assert_eq!(lines, ["f.yaml:6", "f.yaml:12", "f.yaml:17"], "{:?}", manifests.faults);
+        assert!(manifests.faults[1].problems[0].message.contains("metadata.name"));
     }
 
     #[test]
@@ -319,10 +294,7 @@ mod tests {
             "\n---\napiVersion: v1\nkind: NamespaceList\nitems:\n- metadata: {name: b}\n- metadata: {name: a}\n",
         ));
         assert_eq!(manifests.objects.len(), 2);
-        assert_eq!(
-            faults(&manifests),
-            [("f.yaml:3 items[1]", Code::DuplicateObject)]
-        );
+        assert_eq!(faults(&manifests), [("f.yaml:3 items[1]", Code::DuplicateObject)]);
     }
 
     #[test]

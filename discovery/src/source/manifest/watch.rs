@@ -41,20 +41,13 @@ impl Watcher {
             notify::RecommendedWatcher::new(handler(&changed), notify::Config::default()),
             paths,
         ) {
-            Ok(watcher) => Ok(Self {
-                changed,
-                _watcher: Box::new(watcher),
-            }),
+            Ok(watcher) => Ok(Self { changed, _watcher: Box::new(watcher) }),
             Err(WatchError { path, error }) => {
                 tracing::warn!(path = %path.display(), %error, "polling files, because the system cannot tell of changes");
-                let config = notify::Config::default()
-                    .with_poll_interval(POLL)
-                    .with_compare_contents(true);
+                let config =
+                    notify::Config::default().with_poll_interval(POLL).with_compare_contents(true);
                 let watcher = start(notify::PollWatcher::new(handler(&changed), config), paths)?;
-                Ok(Self {
-                    changed,
-                    _watcher: Box::new(watcher),
-                })
+                Ok(Self { changed, _watcher: Box::new(watcher) })
             }
         }
     }
@@ -62,10 +55,7 @@ impl Watcher {
     /// Waits for a change, and until the files are at rest.
     pub async fn changed(&self) {
         self.changed.notified().await;
-        while tokio::time::timeout(REST, self.changed.notified())
-            .await
-            .is_ok()
-        {}
+        while tokio::time::timeout(REST, self.changed.notified()).await.is_ok() {}
     }
 }
 
@@ -73,13 +63,7 @@ fn handler(changed: &Arc<Notify>) -> impl Fn(notify::Result<notify::Event>) + Se
     let changed = Arc::clone(changed);
     move |event| {
         // Reading the files is an access; only that would never end.
-        if !matches!(
-            event,
-            Ok(notify::Event {
-                kind: EventKind::Access(_),
-                ..
-            })
-        ) {
+        if !matches!(event, Ok(notify::Event { kind: EventKind::Access(_), .. })) {
             changed.notify_one();
         }
     }
@@ -90,25 +74,18 @@ fn start<W: notify::Watcher>(
     paths: &[PathBuf],
 ) -> Result<W, WatchError> {
     let first = || paths.first().cloned().unwrap_or_default();
-    let mut watcher = watcher.map_err(|error| WatchError {
-        path: first(),
-        error,
-    })?;
+    let mut watcher = watcher.map_err(|error| WatchError { path: first(), error })?;
     for path in paths.iter().filter(|path| path.as_os_str() != "-") {
         // A file is watched through its folder: editors replace files, they do not write them.
         let (target, mode) = if path.is_dir() {
             (path.as_path(), RecursiveMode::Recursive)
         } else {
             let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
-            (
-                parent.unwrap_or(Path::new(".")),
-                RecursiveMode::NonRecursive,
-            )
+            (parent.unwrap_or(Path::new(".")), RecursiveMode::NonRecursive)
         };
-        watcher.watch(target, mode).map_err(|error| WatchError {
-            path: target.to_owned(),
-            error,
-        })?;
+        watcher
+            .watch(target, mode)
+            .map_err(|error| WatchError { path: target.to_owned(), error })?;
     }
     Ok(watcher)
 }

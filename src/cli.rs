@@ -1,0 +1,276 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+use waymark_discovery::settings::{DEFAULT_PREFIX, DirectUrlPolicy};
+use waymark_registry_api::server::Address;
+
+/// Finds the MCP servers that Gateway API exposes and serves them as an MCP registry.
+#[derive(Debug, Parser)]
+#[command(
+    version,
+    about,
+    max_term_width = 100,
+    after_help = "\
+Examples:
+  waymark dev                              the examples, served at http://127.0.0.1:8080
+  waymark dev path/to/manifests            your own manifests, followed as they change
+  waymark plan path/to/manifests           what would be published and what would not, and why
+  kubectl get httproutes,gateways,services -A -o yaml | waymark plan --assume-accepted=false -
+  waymark plan -o json manifests | jq '.objects[] | select(.problems != [])'
+
+The log level is set by RUST_LOG, for example RUST_LOG=debug or RUST_LOG=waymark_discovery=debug."
+)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Format of the log, which goes to stderr.
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "WAYMARK_LOG_FORMAT")]
+    pub(crate) log_format: LogFormat,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Runs everything in one process: manifests in, registry out.
+    ///
+    /// Prints what is published and what is not, and why; then serves the registry and follows
+    /// changes of the manifests.
+    #[command(after_help = "\
+Examples:
+  waymark dev
+  curl http://127.0.0.1:8080/v0.1/servers
+  waymark dev --data ./data --catalogue registry.json manifests/")]
+    Dev(DevArgs),
+    /// Prints what would be published and what would not, and why. Serves nothing.
+    ///
+    /// Exits with 1 when an annotated object has an error, so that it can stand in CI, and with 2
+    /// when the manifests cannot be read at all.
+    #[command(after_help = "\
+Examples:
+  waymark plan manifests/
+  waymark plan -o upstream manifests/ > registry.json
+  kubectl get httproutes,gateways,services -A -o yaml | waymark plan --assume-accepted=false -")]
+    Plan(PlanArgs),
+    /// Serves the registry: takes entries over gRPC, serves them over gRPC and REST.
+    #[command(after_help = "\
+Examples:
+  waymark registry-api --data ./data
+  waymark registry-api --grpc-addr unix:/run/waymark/registry.sock --http-addr 0.0.0.0:8080")]
+    RegistryApi(RegistryArgs),
+    /// Resolves annotated routes and publishes them to a registry.
+    #[command(after_help = "\
+Examples:
+  waymark discovery --manifests manifests/ --registry http://127.0.0.1:9090
+  waymark discovery --manifests manifests/ --registry unix:/run/waymark/registry.sock")]
+    Discovery(DiscoveryArgs),
+    /// Prints a completion script for a shell.
+    #[command(after_help = "\
+Example:
+  waymark completions bash > ~/.local/share/bash-completion/completions/waymark")]
+    Completions {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    Text,
+    Json,
+}
+
+/// Where the demo's manifests are.
+const EXAMPLES: &str = "examples/httproutes";
+
+#[derive(Debug, Args)]
+pub(crate) struct ManifestArgs {
+    /// Files and folders of Kubernetes manifests (YAML or JSON), or - for stdin.
+    ///
+    /// A document of a catalogue format among them (an upstream list, a ToolHive registry, an
+    /// mcpServers configuration) is taken as the curated catalogue.
+    #[arg(value_name = "PATH", default_value = EXAMPLES)]
+    pub(crate) paths: Vec<PathBuf>,
+    /// A file with the curated catalogue, in any known format. May be given several times.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) catalogue: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) assume: AssumeArg,
+    #[command(flatten)]
+    pub(crate) rules: RuleArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AssumeArg {
+    /// Count a route without any status as accepted, and a Gateway or ListenerSet without any as
+    /// programmed. An object that carries a status is always judged by it.
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
+          require_equals = true, default_value_t = true, default_missing_value = "true")]
+    pub(crate) assume_accepted: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RuleArgs {
+    /// Prefix of all annotations.
+    #[arg(long, value_name = "PREFIX", default_value = DEFAULT_PREFIX, value_parser = prefix)]
+    pub(crate) annotation_prefix: String,
+    /// Publish only routes that lead to an MCP resource.
+    #[arg(long)]
+    pub(crate) require_mcp_backend: bool,
+    /// Whether MCP resources may name their own URL (annotation registry-url).
+    #[arg(long, value_enum, default_value_t = PolicyArg::Allow)]
+    pub(crate) direct_url_policy: PolicyArg,
+    /// A YAML file that delegates name prefixes and hosts to namespaces:
+    /// a list of {namespaceSelector, namePrefixes, hosts}.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) delegations: Option<PathBuf>,
+}
+
+fn prefix(text: &str) -> Result<String, String> {
+    let text = text.trim_end_matches('/');
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '.' || c == '-';
+    if text.is_empty() || text.len() > 253 || !text.chars().all(plain) {
+        return Err("must be a DNS name, for example toolhive.stacklok.dev/".into());
+    }
+    Ok(format!("{text}/"))
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PolicyArg {
+    /// Any URL; the entry's name goes under the URL's host.
+    Allow,
+    /// Only URLs on hosts that are delegated to the namespace.
+    Delegated,
+    /// None.
+    Deny,
+}
+
+impl From<PolicyArg> for DirectUrlPolicy {
+    fn from(policy: PolicyArg) -> Self {
+        match policy {
+            PolicyArg::Allow => Self::Allow,
+            PolicyArg::Delegated => Self::Delegated,
+            PolicyArg::Deny => Self::Deny,
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PlanFormat {
+    /// For people.
+    Table,
+    /// What is published and what is not, as JSON.
+    Json,
+    /// The same as YAML.
+    Yaml,
+    /// The registry's list in the upstream format, as JSON.
+    Upstream,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    #[command(flatten)]
+    pub(crate) manifests: ManifestArgs,
+    /// Format of the output.
+    #[arg(short, long, value_enum, default_value_t = PlanFormat::Table)]
+    pub(crate) output: PlanFormat,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ListenArgs {
+    /// Address of REST.
+    #[arg(
+        long,
+        value_name = "IP:PORT",
+        default_value = "127.0.0.1:8080",
+        env = "WAYMARK_HTTP_ADDR"
+    )]
+    pub(crate) http_addr: SocketAddr,
+    /// Address of gRPC: IP:PORT, or unix:/path for a socket.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:9090",
+        env = "WAYMARK_GRPC_ADDR"
+    )]
+    pub(crate) grpc_addr: Address,
+    /// Take entries from anybody who reaches the gRPC address, though it is neither a loopback
+    /// address nor a socket.
+    #[arg(long)]
+    pub(crate) allow_unauthenticated_publish: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RetentionArgs {
+    /// Mark a publisher's entries stale when it has been away for this long.
+    #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = humantime::parse_duration)]
+    pub(crate) stale_after: Duration,
+    /// Remove a publisher's entries when it has been away for this long.
+    #[arg(long, value_name = "DURATION", default_value = "30days", value_parser = humantime::parse_duration)]
+    pub(crate) publisher_retention: Duration,
+    /// Remember deleted entries for this long, for clients that ask with updated_since.
+    #[arg(long, value_name = "DURATION", default_value = "30days", value_parser = humantime::parse_duration)]
+    pub(crate) deleted_retention: Duration,
+    /// Most entries of one publisher.
+    #[arg(long, value_name = "N", default_value_t = 200_000)]
+    pub(crate) max_entries: usize,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DevArgs {
+    #[command(flatten)]
+    pub(crate) manifests: ManifestArgs,
+    #[command(flatten)]
+    pub(crate) listen: ListenArgs,
+    /// Keep the registry in this folder; in memory where not given.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) retention: RetentionArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RegistryArgs {
+    #[command(flatten)]
+    pub(crate) listen: ListenArgs,
+    /// Keep the registry in this folder.
+    #[arg(long, value_name = "DIR", default_value = "waymark-data", env = "WAYMARK_DATA")]
+    pub(crate) data: PathBuf,
+    /// A file with the curated catalogue, in any known format. May be given several times.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) catalogue: Vec<PathBuf>,
+    #[command(flatten)]
+    pub(crate) retention: RetentionArgs,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DiscoveryArgs {
+    /// Files and folders of Kubernetes manifests, followed as they change; - for stdin.
+    #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
+    pub(crate) manifests: Vec<PathBuf>,
+    /// The registry: http://host:port, https://host:port or unix:/path.
+    #[arg(long, value_name = "URL", env = "WAYMARK_REGISTRY")]
+    pub(crate) registry: String,
+    /// Name of the cluster, unique among those that publish to the registry.
+    #[arg(long, default_value = "default", env = "WAYMARK_CLUSTER")]
+    pub(crate) cluster: String,
+    /// Count routes and Gateways without any status as accepted.
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
+          require_equals = true, default_value_t = false, default_missing_value = "true")]
+    pub(crate) assume_accepted: bool,
+    #[command(flatten)]
+    pub(crate) rules: RuleArgs,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

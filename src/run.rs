@@ -1,0 +1,97 @@
+//! What all commands share: log, runtime, signals, settings.
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+use waymark_discovery::Settings;
+use waymark_discovery::source::manifest::yaml;
+use waymark_registry_api::catalogue;
+use waymark_registry_api::server::Address;
+
+use crate::cli::{ListenArgs, LogFormat, RetentionArgs, RuleArgs};
+
+pub(crate) fn logging(format: LogFormat) {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().flatten_event(true).init(),
+    }
+}
+
+pub(crate) fn block_on(
+    command: impl Future<Output = anyhow::Result<ExitCode>>,
+) -> anyhow::Result<ExitCode> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?
+        .block_on(command)
+}
+
+/// A token that SIGTERM and SIGINT cancel.
+pub(crate) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+    let mut terminate = signal(SignalKind::terminate()).context("cannot listen to SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen to SIGINT")?;
+    let stop = CancellationToken::new();
+    let cancel = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("stopping");
+        cancel.cancel();
+    });
+    Ok(stop)
+}
+
+pub(crate) fn settings(rules: &RuleArgs, assume_accepted: bool) -> anyhow::Result<Settings> {
+    let delegations = match &rules.delegations {
+        None => Vec::new(),
+        Some(file) => {
+            let shown = file.display();
+            let text =
+                std::fs::read_to_string(file).with_context(|| format!("cannot read {shown}"))?;
+            match yaml(&text) {
+                Ok(delegations) => delegations,
+                Err((line, message)) => bail!("{shown}:{line}: {message}"),
+            }
+        }
+    };
+    Ok(Settings {
+        prefix: rules.annotation_prefix.clone(),
+        assume_accepted,
+        require_mcp_backend: rules.require_mcp_backend,
+        direct_url_policy: rules.direct_url_policy.into(),
+        delegations,
+    })
+}
+
+pub(crate) fn writer_config(retention: &RetentionArgs) -> catalogue::Config {
+    catalogue::Config {
+        stale_after: retention.stale_after,
+        publisher_retention: retention.publisher_retention,
+        deleted_retention: retention.deleted_retention,
+        max_entries: retention.max_entries,
+    }
+}
+
+/// Refuses to take entries from anybody on the network, where that is not asked for.
+pub(crate) fn check_closed(listen: &ListenArgs) -> anyhow::Result<()> {
+    match &listen.grpc_addr {
+        Address::Tcp(address)
+            if !address.ip().is_loopback() && !listen.allow_unauthenticated_publish =>
+        {
+            bail!(
+                "--grpc-addr {address} would take entries from anybody who reaches it: listen on a \
+             loopback address or on a socket (unix:/path), or say --allow-unauthenticated-publish"
+            )
+        }
+        _ => Ok(()),
+    }
+}
