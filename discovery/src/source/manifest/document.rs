@@ -74,7 +74,9 @@ fn lines_from_first(text: &str) -> usize {
 /// # Errors
 /// The line, the first being 1, and what is wrong there.
 pub fn yaml<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, (usize, String)> {
-    serde_saphyr::from_str(text).map_err(|error| {
+    // YAML 1.2: a namespace may be called `n` or `on`.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
         let line = error.location().map_or(1, |location| location.line());
         let message = error.without_snippet().to_string();
         // The line is said by the caller, as the file's own.
