@@ -60,12 +60,12 @@ impl Curated {
         let format = format::detect(document).ok_or(format::FormatError::Unknown);
         let catalogue = match format.and_then(|format| format::read_value(document, format)) {
             Ok(catalogue) => catalogue,
-            Err(error) => return self.fault(location, error.to_string()),
+            Err(error) => return self.fault(location, &error.to_string()),
         };
         for rejected in catalogue.rejected {
             let violations: Vec<String> =
                 rejected.violations.iter().map(ToString::to_string).collect();
-            self.fault(location, format!("{}: {}", rejected.path, violations.join("; ")));
+            self.fault(location, &format!("{}: {}", rejected.path, violations.join("; ")));
         }
         for entry in catalogue.entries {
             let server = &entry.server;
@@ -73,7 +73,7 @@ impl Curated {
             if self.entries.iter().any(|known| known.id == id) {
                 self.fault(
                     location,
-                    format!("{id} stands in the catalogue twice; the first counts"),
+                    &format!("{id} stands in the catalogue twice; the first counts"),
                 );
                 continue;
             }
@@ -84,12 +84,12 @@ impl Curated {
             };
             match prepare(&published) {
                 Ok(prepared) => self.entries.push(prepared),
-                Err(refusal) => self.fault(location, refusal.message),
+                Err(refusal) => self.fault(location, &refusal.message),
             }
         }
     }
 
-    fn fault(&mut self, location: &str, message: String) {
+    fn fault(&mut self, location: &str, message: &str) {
         let message = format!("{location}: {}.", message.trim_end_matches('.'));
         let remedy = "Correct the entry in the catalogue.";
         let problem = Problem::error(Code::InvalidDocument, location, message, remedy);

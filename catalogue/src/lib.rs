@@ -6,7 +6,7 @@
 //! * [`name`] and [`version`]: identifiers, their rules and their order;
 //! * [`validate`]: every violation of a document at once, each with its JSON path;
 //! * [`meta`]: what registries and ToolHive write under `_meta`;
-//! * [`format`]: the file formats a catalogue may come in, and the conversions between them;
+//! * [`mod@format`]: the file formats a catalogue may come in, and the conversions between them;
 //! * [`filter`]: which entries of a source are taken;
 //! * [`merge`]: how contributions of several sources become one entry.
 

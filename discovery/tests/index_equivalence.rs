@@ -1,7 +1,13 @@
 //! For any sequence of events, the index's outcome equals that of a new index which is given the
 //! final objects only; and who follows its changes has the same in the end.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::needless_pass_by_value,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
 
 use std::collections::BTreeMap;
 

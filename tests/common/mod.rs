@@ -1,5 +1,6 @@
 //! The built binary, as a user runs it.
 #![allow(
+    unreachable_pub,
     dead_code,
     clippy::unwrap_used,
     clippy::expect_used,

@@ -1,2 +1,149 @@
-//! x
-fn main() {}
+//! Waymark's tests and benchmarks, by one command each.
+#![allow(clippy::print_stdout)]
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context, Result, bail};
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(about = "Waymark's tests and benchmarks, by one command each")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Runs all tests: the Rust ones, and those that need other projects' real parts.
+    ///
+    /// Needs Go (real parts come as pinned Go modules under tests/envtest/) and Python 3 (the
+    /// OpenAPI validator comes from PyPI); both are fetched and cached on the first run.
+    Test {
+        /// Leaves out what needs Go, Python or the network.
+        #[arg(long)]
+        offline_only: bool,
+    },
+    /// Runs all benchmarks and prints their figures.
+    Bench {
+        /// Only these: index, rest, publish.
+        names: Vec<String>,
+    },
+    /// Checks formatting, lints and documentation.
+    Lint,
+}
+
+const BENCHES: [&str; 3] = ["index", "rest", "publish"];
+
+fn main() -> ExitCode {
+    match work(Cli::parse().task) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn work(task: Task) -> Result<()> {
+    env::set_current_dir(root()?).context("cannot enter the project's folder")?;
+    match task {
+        Task::Test { offline_only } => test(offline_only),
+        Task::Bench { names } => bench(&names),
+        Task::Lint => lint(),
+    }
+}
+
+fn root() -> Result<PathBuf> {
+    let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    manifest.parent().map(Path::to_owned).context("the project's folder is gone")
+}
+
+fn run(what: &str, command: &mut Command) -> Result<()> {
+    println!("== {what}");
+    let program = command.get_program().to_string_lossy().into_owned();
+    let status = command.status().with_context(|| format!("cannot start {program}"))?;
+    if !status.success() {
+        bail!("{what} failed");
+    }
+    Ok(())
+}
+
+fn cargo() -> Command {
+    Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+}
+
+fn need(program: &str, args: &[&str], why: &str) -> Result<()> {
+    match Command::new(program).args(args).output() {
+        Ok(output) if output.status.success() => Ok(()),
+        _ => bail!("{program} is missing: {why}. Install it, or run with --offline-only."),
+    }
+}
+
+fn test(offline_only: bool) -> Result<()> {
+    if !offline_only {
+        need("go", &["version"], "the upstream registry's schemas and types come as Go modules")?;
+        need("python3", &["-m", "venv", "--help"], "the OpenAPI validator comes from PyPI")?;
+    }
+    run("Rust tests", cargo().args(["test", "--workspace", "--quiet"]))?;
+    if offline_only {
+        println!("== left out, because of --offline-only: upstream's schemas and types, OpenAPI");
+        return Ok(());
+    }
+    run("the binary", cargo().args(["build", "--quiet", "--bin", "waymark"]))?;
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    let target = if target.is_absolute() { target } else { root()?.join(target) };
+    run(
+        "upstream's schemas and types",
+        Command::new("go")
+            .args(["test", "-count=1", "./..."])
+            .current_dir("tests/envtest")
+            .env("WAYMARK_BIN", target.join("debug/waymark")),
+    )?;
+    openapi(&target.join("venv"))
+}
+
+/// Validates the served OpenAPI document by the specification's own schema.
+fn openapi(venv: &Path) -> Result<()> {
+    let python = venv.join("bin/python");
+    if !python.exists() {
+        run("a Python environment", Command::new("python3").args(["-m", "venv"]).arg(venv))?;
+    }
+    run(
+        "the OpenAPI validator",
+        Command::new(&python)
+            .args(["-m", "pip", "install", "-q", "--disable-pip-version-check"])
+            .args(["-r", "tests/requirements.txt"]),
+    )?;
+    run(
+        "OpenAPI 3.1",
+        Command::new(&python).args(["-m", "openapi_spec_validator", "registry-api/openapi.yaml"]),
+    )
+}
+
+fn bench(names: &[String]) -> Result<()> {
+    let all: Vec<String> = BENCHES.iter().map(|name| (*name).to_owned()).collect();
+    for name in if names.is_empty() { &all } else { names } {
+        if !BENCHES.contains(&name.as_str()) {
+            bail!("there is no benchmark {name}; there are: {}", BENCHES.join(", "));
+        }
+        run(name, cargo().args(["bench", "--quiet", "--bench", name]))?;
+    }
+    Ok(())
+}
+
+fn lint() -> Result<()> {
+    run("formatting", cargo().args(["fmt", "--all", "--check"]))?;
+    run(
+        "lints",
+        cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]),
+    )?;
+    run(
+        "documentation",
+        cargo()
+            .args(["doc", "--workspace", "--no-deps", "--quiet"])
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    )
+}

@@ -3,7 +3,7 @@
 //! It owns compact copies of the objects, resolves the opted-in ones (*sources*), and keeps for
 //! each what the resolver read. When an object changes, the sources that read it (or looked for
 //! it in vain) are resolved again at the next [`Index::commit`], and nothing else. Names are
-//! assigned by [`names`]. The outcome is a function of the objects alone: the order of events
+//! assigned by the module `names`. The outcome is a function of the objects alone: the order of events
 //! leaves no trace (`tests/index_equivalence.rs`).
 
 mod edges;

@@ -194,14 +194,15 @@ impl State {
         news
     }
 
-    fn judge(&mut self, origin: &Origin, refusal: Option<Refusal>) {
-        let old = match &refusal {
-            Some(refusal) => self.refusals.insert(origin.clone(), refusal.clone()),
-            None => self.refusals.remove(origin),
-        };
-        if old != refusal {
-            self.retell.insert(origin.clone());
+    fn judge(&mut self, origin: Origin, refusal: Option<Refusal>) {
+        if self.refusals.get(&origin) == refusal.as_ref() {
+            return;
         }
+        match refusal {
+            Some(refusal) => self.refusals.insert(origin.clone(), refusal),
+            None => self.refusals.remove(&origin),
+        };
+        self.retell.insert(origin);
     }
 
     fn merge_name(&mut self, name: &SmolStr) {
@@ -244,7 +245,7 @@ impl State {
             })
             .collect();
         for (origin, refusal) in verdicts {
-            self.judge(&origin, refusal);
+            self.judge(origin, refusal);
         }
         self.serve(name, &mut wanted);
     }

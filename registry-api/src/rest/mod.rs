@@ -48,7 +48,6 @@ impl Api {
     }
 
     /// All routes.
-    #[must_use]
     pub fn router(self) -> Router {
         let registry = Router::new()
             .route("/servers", get(servers::list))

@@ -29,7 +29,7 @@ impl SqliteStore {
     /// # Errors
     /// Where the folder or file cannot be used, or its tables cannot be brought up to date.
     pub async fn open(folder: &Path) -> Result<Self, StoreError> {
-        std::fs::create_dir_all(folder).map_err(|error| sqlx::Error::Io(error))?;
+        std::fs::create_dir_all(folder).map_err(sqlx::Error::Io)?;
         let options = SqliteConnectOptions::new()
             .filename(folder.join(FILE))
             .create_if_missing(true)

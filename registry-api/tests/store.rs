@@ -1,0 +1,116 @@
+//! The store suite: what every store must do, run over each of them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+use std::future::Future;
+
+use jiff::Timestamp;
+use waymark_catalogue::meta::{Official, Status};
+use waymark_registry_api::catalogue::Key;
+use waymark_registry_api::store::{
+    Batch, ContributionChange, SqliteStore, Store, Stored, StoredEntry,
+};
+
+fn entry(name: &str, version: &str, revision: u64) -> StoredEntry {
+    let time = |n: i64| Timestamp::from_microsecond(1_700_000_000_123_456 + n).unwrap();
+    StoredEntry {
+        key: Key { name: name.into(), version: version.into() },
+        server: format!("{{\"name\":\"{name}\",\"title\":\"ü 🚀 'quoted'\"}}"),
+        official: Official {
+            status: Status::Deprecated,
+            status_changed_at: time(1),
+            status_message: Some("why; -- not".into()),
+            published_at: time(2),
+            updated_at: time(3),
+            is_latest: true,
+        },
+        stale: revision % 2 == 1,
+        revision,
+    }
+}
+
+fn contribution(id: &str, entry: Option<&[u8]>) -> ContributionChange {
+    ContributionChange { source: "c/p".into(), id: id.into(), entry: entry.map(<[u8]>::to_vec) }
+}
+
+fn sorted(mut stored: Stored) -> Stored {
+    stored.entries.sort_by(|a, b| a.key.cmp(&b.key));
+    stored.contributions.sort();
+    stored
+}
+
+/// `open` opens the same store each time.
+async fn suite<S: Store, F: Future<Output = S>>(open: impl Fn() -> F) {
+    let store = open().await;
+    let empty = store.load().await.unwrap();
+    assert!(!empty.epoch.is_empty());
+    assert_eq!(empty, Stored { epoch: empty.epoch.clone(), ..Stored::default() });
+
+    let batch = Batch {
+        contributions: vec![contribution("1", Some(b"\0one")), contribution("2", Some(b"two"))],
+        entries: vec![
+            entry("a.b/c", "1.0.0", 1),
+            entry("a.b/c", "2.0.0", 2),
+            entry("a.b/d", "1", 3),
+        ],
+        purged: vec![],
+        revision: 3,
+        compacted: 0,
+    };
+    store.commit(&batch).await.unwrap();
+    let changes = Batch {
+        // The last word counts, also within one batch.
+        contributions: vec![
+            contribution("1", Some(b"other")),
+            contribution("2", None),
+            contribution("3", Some(b"three")),
+            contribution("3", None),
+            contribution("never there", None),
+        ],
+        entries: vec![StoredEntry { stale: false, ..entry("a.b/c", "1.0.0", 4) }],
+        purged: vec![Key { name: "a.b/d".into(), version: "1".into() }],
+        revision: 4,
+        compacted: 3,
+    };
+    store.commit(&changes).await.unwrap();
+    drop(store);
+
+    let expected = Stored {
+        epoch: empty.epoch,
+        revision: 4,
+        compacted: 3,
+        entries: vec![
+            StoredEntry { stale: false, ..entry("a.b/c", "1.0.0", 4) },
+            entry("a.b/c", "2.0.0", 2),
+        ],
+        contributions: vec![("c/p".into(), "1".into(), b"other".to_vec())],
+    };
+    assert_eq!(sorted(open().await.load().await.unwrap()), expected);
+}
+
+#[tokio::test]
+async fn sqlite_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("made/by/it");
+    suite(|| async { SqliteStore::open(&path).await.unwrap() }).await;
+}
+
+#[tokio::test]
+async fn sqlite_in_memory_is_gone_when_it_is_closed() {
+    let store = SqliteStore::in_memory().await.unwrap();
+    store.commit(&Batch { revision: 7, ..Batch::default() }).await.unwrap();
+    assert_eq!(store.load().await.unwrap().revision, 7);
+    drop(store);
+    let other = SqliteStore::in_memory().await.unwrap();
+    assert_eq!(other.load().await.unwrap().revision, 0);
+}
+
+#[tokio::test]
+async fn a_folder_that_cannot_be_used_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    std::fs::write(&file, "no database").unwrap();
+    assert!(SqliteStore::open(&file).await.is_err());
+    std::fs::create_dir(folder.path().join("data")).unwrap();
+    std::fs::write(folder.path().join("data/waymark.db"), "no database at all, but text").unwrap();
+    assert!(SqliteStore::open(&folder.path().join("data")).await.is_err());
+}
