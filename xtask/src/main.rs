@@ -129,9 +129,27 @@ fn bench(names: &[String]) -> Result<()> {
         if !BENCHES.contains(&name.as_str()) {
             bail!("there is no benchmark {name}; there are: {}", BENCHES.join(", "));
         }
+        if name == "rest" {
+            tools(&["nginx", "wrk"])?;
+        }
         run(name, cargo().args(["bench", "--quiet", "--bench", name]))?;
     }
     Ok(())
+}
+
+/// Installs Debian packages that a benchmark needs, where they are missing and it may.
+fn tools(programs: &[&str]) -> Result<()> {
+    let missing: Vec<&str> = programs
+        .iter()
+        .copied()
+        .filter(|program| Command::new(program).arg("-v").output().is_err())
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    run("apt-get update", Command::new("apt-get").args(["update", "-qq"]))?;
+    let install = ["install", "-y", "-qq", "--no-install-recommends"];
+    run("apt-get install", Command::new("apt-get").args(install).args(&missing))
 }
 
 fn lint() -> Result<()> {
