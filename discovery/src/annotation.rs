@@ -6,7 +6,8 @@
 //! that value is left out.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::ops::Deref;
+use std::sync::{Arc, LazyLock};
 
 use serde_json::Value;
 use smol_str::{SmolStr, StrExt, format_smolstr};
@@ -16,7 +17,7 @@ use waymark_catalogue::validate::{MAX_ICON_SRC, MAX_TEXT, http_url_fault};
 use waymark_catalogue::version;
 
 use crate::host;
-use crate::object::Overrides;
+use crate::object::{Overrides, Transport};
 use crate::problem::{Code, Problem, excerpt};
 
 /// Most bytes of `tool-definitions`.
@@ -44,19 +45,31 @@ pub enum Carrier {
     McpResource,
 }
 
-/// What an object's annotations and labels say.
-#[derive(Debug, Clone, Default, PartialEq)]
+/// What an object's annotations and labels say. What few objects say is boxed: there are many
+/// objects.
+#[derive(Debug, Clone, Default, PartialEq, Hash)]
 pub struct Annotations {
     /// `registry-export`; `None` where absent.
     pub export: Option<bool>,
-    /// `registry-url`.
-    pub url: Option<SmolStr>,
+    /// Whether a value that cannot be used stands in the way of publishing.
+    pub blocked: bool,
     /// `registry-name`, or the label `server-name`: bare, or a full server name.
     pub name: Option<SmolStr>,
+    /// What only describes the server; absent where nothing does.
+    pub description: Option<Box<Description>>,
+    /// Everything else; absent where there is nothing else.
+    rest: Option<Box<Rest>>,
+}
+
+/// What few objects say.
+#[derive(Debug, Clone, Default, PartialEq, Hash)]
+pub struct Rest {
+    /// `registry-url`.
+    pub url: Option<SmolStr>,
     /// `registry-version`.
     pub version: Option<SmolStr>,
     /// `registry-transport`.
-    pub transport: Option<SmolStr>,
+    pub transport: Option<Transport>,
     /// `registry-path`, with its leading slash and without a trailing one.
     pub path: Option<SmolStr>,
     /// `registry-host`, `registry-scheme`, `registry-port`.
@@ -67,16 +80,22 @@ pub struct Annotations {
     pub registry: Option<SmolStr>,
     /// `authz-claims`, as compact JSON.
     pub claims: Option<Arc<str>>,
-    /// What only describes the server; absent where nothing does.
-    pub description: Option<Box<Description>>,
     /// Values that cannot be used.
     pub problems: Vec<Problem>,
-    /// Whether one of them stands in the way of publishing.
-    pub blocked: bool,
+}
+
+static NOTHING: LazyLock<Rest> = LazyLock::new(Rest::default);
+
+impl Deref for Annotations {
+    type Target = Rest;
+
+    fn deref(&self) -> &Rest {
+        self.rest.as_deref().unwrap_or(&NOTHING)
+    }
 }
 
 /// Annotations that describe a server without deciding where it is or what it is called.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Hash)]
 pub struct Description {
     /// `registry-description`.
     pub text: Option<SmolStr>,
@@ -118,6 +137,7 @@ impl Annotations {
             prefix,
             annotations,
             parsed: Self::default(),
+            rest: Rest::default(),
             description: Description::default(),
         };
         parser.overrides();
@@ -128,7 +148,10 @@ impl Annotations {
                 parser.labels(labels);
             }
         }
-        let Parser { mut parsed, description, .. } = parser;
+        let Parser { mut parsed, rest, description, .. } = parser;
+        if rest != Rest::default() {
+            parsed.rest = Some(Box::new(rest));
+        }
         if description != Description::default() {
             parsed.description = Some(Box::new(description));
         }
@@ -140,6 +163,7 @@ struct Parser<'a> {
     prefix: &'a str,
     annotations: &'a BTreeMap<SmolStr, String>,
     parsed: Annotations,
+    rest: Rest,
     description: Description,
 }
 
@@ -157,7 +181,7 @@ impl Parser<'_> {
     fn fault(&mut self, key: &str, (what, remedy): Fault) {
         let about = format!("annotation {}{key}", self.prefix);
         let message = format!("{key} {what}.");
-        self.parsed.problems.push(Problem::error(Code::InvalidAnnotation, about, message, remedy));
+        self.rest.problems.push(Problem::error(Code::InvalidAnnotation, about, message, remedy));
     }
 
     /// The value of a key that decides what is published: a bad one blocks the object.
@@ -201,7 +225,7 @@ impl Parser<'_> {
             Ok(port) if port > 0 => Ok(port),
             _ => Err((format!("is {}", excerpt(text)), "Set it to a number from 1 to 65535.")),
         });
-        self.parsed.overrides = Overrides { host, https, port };
+        self.rest.overrides = Overrides { host, https, port };
     }
 
     fn identity(&mut self, carrier: Carrier) {
@@ -214,18 +238,17 @@ impl Parser<'_> {
             )),
         });
         self.parsed.name = self.deciding("registry-name", name);
-        self.parsed.version =
-            self.deciding("registry-version", |text| match version::check(text) {
-                Ok(()) => Ok(text.into()),
-                Err(error) => Err((
-                    format!("cannot be used: {error}"),
-                    "Set it to one specific version, for example 1.4.2.",
-                )),
-            });
-        self.parsed.link = self.deciding("registry-server", link);
-        self.parsed.claims = self.deciding("authz-claims", claims);
+        self.rest.version = self.deciding("registry-version", |text| match version::check(text) {
+            Ok(()) => Ok(text.into()),
+            Err(error) => Err((
+                format!("cannot be used: {error}"),
+                "Set it to one specific version, for example 1.4.2.",
+            )),
+        });
+        self.rest.link = self.deciding("registry-server", link);
+        self.rest.claims = self.deciding("authz-claims", claims);
         if carrier == Carrier::McpResource {
-            self.parsed.url = self.deciding("registry-url", |text| match http_url_fault(text) {
+            self.rest.url = self.deciding("registry-url", |text| match http_url_fault(text) {
                 None => Ok(text.into()),
                 Some(fault) => Err((
                     fault.to_owned(),
@@ -234,11 +257,12 @@ impl Parser<'_> {
             });
             return;
         }
-        self.parsed.transport = self.deciding("registry-transport", |text| match text {
-            "streamable-http" | "sse" => Ok(text.into()),
+        self.rest.transport = self.deciding("registry-transport", |text| match text {
+            "streamable-http" => Ok(Transport::StreamableHttp),
+            "sse" => Ok(Transport::Sse),
             _ => Err((format!("is {}", excerpt(text)), "Set it to streamable-http or sse.")),
         });
-        self.parsed.path = self.deciding("registry-path", path);
+        self.rest.path = self.deciding("registry-path", path);
     }
 
     fn description(&mut self) {
@@ -275,7 +299,7 @@ impl Parser<'_> {
                 .filter(|value| !value.is_empty())
                 .cloned()
         };
-        self.parsed.registry = get("registry-name");
+        self.rest.registry = get("registry-name");
         if self.parsed.name.is_none() && self.get("registry-name").is_none() {
             // Label values are a subset of what a name may hold.
             self.parsed.name = get("server-name");

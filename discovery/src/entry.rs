@@ -35,16 +35,6 @@ pub struct Entry {
     pub sources: Vec<Key>,
 }
 
-impl Entry {
-    /// A fingerprint: equal entries have equal ones.
-    #[must_use]
-    pub fn fingerprint(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.hash(&mut hasher);
-        hasher.finish()
-    }
-}
-
 /// One object's share in an entry.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Share<'o> {
@@ -69,9 +59,36 @@ impl<'o> Share<'o> {
     }
 }
 
+/// A fingerprint of all that [`build`] makes an entry from: an entry whose fingerprint is the same
+/// is the same. Much cheaper than making it.
+pub(crate) fn fingerprint(link: Option<&Link>, shares: &[Share<'_>]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    link.hash(&mut hasher);
+    for share in shares {
+        share.source.hash(&mut hasher);
+        share.meta.uid.hash(&mut hasher);
+        share.annotations.hash(&mut hasher);
+        share.endpoints.hash(&mut hasher);
+        if let Some(resource) = share.resource {
+            resource.kind.hash(&mut hasher);
+            resource.meta.namespace.hash(&mut hasher);
+            resource.meta.name.hash(&mut hasher);
+            resource.meta.uid.hash(&mut hasher);
+            resource.annotations.hash(&mut hasher);
+            resource.transport.hash(&mut hasher);
+            resource.backend_transport.hash(&mut hasher);
+            resource.image.hash(&mut hasher);
+            resource.server_version.hash(&mut hasher);
+            resource.in_cluster_url.hash(&mut hasher);
+            resource.authenticated.hash(&mut hasher);
+        }
+    }
+    hasher.finish()
+}
+
 /// Makes the entry of a server: `name` is its server name, `shares` its objects, oldest first.
 /// Of what annotations say, the oldest object's word counts.
-pub(crate) fn build(id: SmolStr, name: &str, link: Option<Link>, shares: &[Share<'_>]) -> Entry {
+pub(crate) fn build(id: &str, name: &str, link: Option<&Link>, shares: &[Share<'_>]) -> Entry {
     let annotations = || shares.iter().copied().flat_map(Share::annotations);
     let described: Vec<&Description> =
         annotations().filter_map(|a| a.description.as_deref()).collect();
@@ -83,13 +100,13 @@ pub(crate) fn build(id: SmolStr, name: &str, link: Option<Link>, shares: &[Share
     let (external, internal): (Vec<&Endpoint>, Vec<&Endpoint>) =
         endpoints.into_iter().partition(|endpoint| endpoint.external);
     let mut in_cluster: Vec<(SmolStr, SmolStr)> =
-        internal.iter().map(|e| (e.transport.clone(), e.url.clone())).collect();
+        internal.iter().map(|e| (e.transport.as_str().into(), e.url.clone())).collect();
     if let Some(resource) = resource.filter(|r| r.kind == Kind::LifecycleMcpServer)
         && let Some(url) = &resource.in_cluster_url
         && waymark_catalogue::validate::http_url_fault(url).is_none()
         && !in_cluster.iter().any(|(_, known)| known == url)
     {
-        in_cluster.push((resource.transport.clone(), url.clone()));
+        in_cluster.push((resource.transport.as_str().into(), url.clone()));
     }
 
     let version = annotations().find_map(|a| a.version.clone());
@@ -108,7 +125,7 @@ pub(crate) fn build(id: SmolStr, name: &str, link: Option<Link>, shares: &[Share
             .map(|src| Icon { src: src.to_string(), ..Icon::default() })
             .into_iter()
             .collect(),
-        remotes: external.iter().map(|e| Transport::remote(&e.transport, &e.url)).collect(),
+        remotes: external.iter().map(|e| Transport::remote(e.transport.as_str(), &e.url)).collect(),
         ..ServerDetail::default()
     };
     if let Some(first) = external.first().or(internal.first()) {
@@ -116,12 +133,12 @@ pub(crate) fn build(id: SmolStr, name: &str, link: Option<Link>, shares: &[Share
         meta::set_toolhive(&mut server, &first.url, extension);
     }
     Entry {
-        id,
+        id: id.into(),
         version,
         // Serializing these types cannot fail: no map has a key that is not a string.
         server: serde_json::to_string(&server).unwrap_or_default(),
         in_cluster,
-        link,
+        link: link.cloned(),
         registry: annotations().find_map(|a| a.registry.clone()),
         claims: annotations().find_map(|a| a.claims.clone()),
         sources: sources(shares),
@@ -189,7 +206,7 @@ fn extension(
             put("namespace", &share.meta.namespace);
             put("name", &share.meta.name);
             put("uid", &share.meta.uid);
-            put("transport", share.endpoints.first().map_or("", |e| &e.transport));
+            put("transport", share.endpoints.first().map_or("", |e| e.transport.as_str()));
         }
     }
     extension.insert("metadata".into(), json!({ "kubernetes": kubernetes }));

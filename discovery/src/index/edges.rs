@@ -1,6 +1,8 @@
 //! Reverse edges: which sources read an object when they were last resolved.
 
-use std::collections::{BTreeSet, HashMap};
+use std::hash::{BuildHasher, RandomState};
+
+use hashbrown::HashTable;
 
 use super::SourceId;
 use crate::object::Key;
@@ -10,24 +12,36 @@ type NodeId = u32;
 /// The edges of all sources.
 #[derive(Debug, Default)]
 pub(super) struct Edges {
-    ids: HashMap<Key, NodeId>,
-    nodes: Vec<Node>,
+    /// Nodes by key.
+    table: HashTable<NodeId>,
+    nodes: Vec<Option<Node>>,
     free: Vec<NodeId>,
+    hasher: RandomState,
 }
 
 #[derive(Debug)]
 struct Node {
     key: Key,
-    readers: BTreeSet<SourceId>,
+    /// Sorted.
+    readers: Vec<SourceId>,
 }
 
 /// What one source reads.
 pub(super) type Reads = Box<[NodeId]>;
 
 impl Edges {
+    fn node(&self, id: NodeId) -> Option<&Node> {
+        self.nodes.get(id as usize)?.as_ref()
+    }
+
+    fn find(&self, key: &Key) -> Option<NodeId> {
+        let is_key = |id: &NodeId| self.node(*id).is_some_and(|node| node.key == *key);
+        self.table.find(self.hasher.hash_one(key), is_key).copied()
+    }
+
     /// The sources that read an object.
     pub(super) fn readers(&self, key: &Key) -> impl Iterator<Item = SourceId> + '_ {
-        let node = self.ids.get(key).and_then(|id| self.nodes.get(*id as usize));
+        let node = self.find(key).and_then(|id| self.node(id));
         node.into_iter().flat_map(|node| node.readers.iter().copied())
     }
 
@@ -41,39 +55,42 @@ impl Edges {
     }
 
     fn add(&mut self, source: SourceId, key: Key) -> NodeId {
-        let id = match self.ids.get(&key) {
-            Some(id) => *id,
-            None => {
-                let node = Node { key: key.clone(), readers: BTreeSet::new() };
-                let id = match self.free.pop() {
-                    Some(id) => {
-                        if let Some(slot) = self.nodes.get_mut(id as usize) {
-                            *slot = node;
-                        }
-                        id
-                    }
-                    None => {
-                        self.nodes.push(node);
-                        NodeId::try_from(self.nodes.len() - 1).unwrap_or(NodeId::MAX)
-                    }
-                };
-                self.ids.insert(key, id);
-                id
+        if let Some(id) = self.find(&key) {
+            if let Some(Some(node)) = self.nodes.get_mut(id as usize)
+                && let Err(at) = node.readers.binary_search(&source)
+            {
+                node.readers.insert(at, source);
             }
-        };
-        if let Some(node) = self.nodes.get_mut(id as usize) {
-            node.readers.insert(source);
+            return id;
         }
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.nodes.push(None);
+            NodeId::try_from(self.nodes.len() - 1).unwrap_or(NodeId::MAX)
+        });
+        let hash = self.hasher.hash_one(&key);
+        if let Some(slot) = self.nodes.get_mut(id as usize) {
+            *slot = Some(Node { key, readers: vec![source] });
+        }
+        let Self { table, nodes, hasher, .. } = self;
+        table.insert_unique(hash, id, |id| {
+            nodes.get(*id as usize).and_then(Option::as_ref).map_or(0, |n| hasher.hash_one(&n.key))
+        });
         id
     }
 
     fn drop(&mut self, source: SourceId, id: NodeId) {
-        let Some(node) = self.nodes.get_mut(id as usize) else {
-            return;
-        };
-        node.readers.remove(&source);
+        let Some(Some(node)) = self.nodes.get_mut(id as usize) else { return };
+        if let Ok(at) = node.readers.binary_search(&source) {
+            node.readers.remove(at);
+        }
         if node.readers.is_empty() {
-            self.ids.remove(&node.key);
+            let hash = self.hasher.hash_one(&node.key);
+            if let Ok(entry) = self.table.find_entry(hash, |other| *other == id) {
+                entry.remove();
+            }
+            if let Some(slot) = self.nodes.get_mut(id as usize) {
+                *slot = None;
+            }
             self.free.push(id);
         }
     }

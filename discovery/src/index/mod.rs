@@ -11,9 +11,11 @@ mod names;
 mod store;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasher, RandomState};
 
+use hashbrown::HashTable;
 use smol_str::{SmolStr, format_smolstr};
-use waymark_catalogue::name::ServerName;
+use waymark_catalogue::merge::Link;
 
 use crate::entry::{self, Entry, Share};
 use crate::explanation::{Explanation, Outcome, Published, PublishedVia};
@@ -67,7 +69,9 @@ impl Changes {
 pub struct Index {
     settings: Settings,
     store: Store,
-    ids: HashMap<Key, SourceId>,
+    /// Sources by key.
+    ids: HashTable<SourceId>,
+    hasher: RandomState,
     sources: Vec<Option<Source>>,
     free: Vec<SourceId>,
     edges: Edges,
@@ -144,7 +148,7 @@ impl Index {
     pub fn commit(&mut self) -> Changes {
         let mut changes = Changes::default();
         for key in std::mem::take(&mut self.candidates) {
-            let id = self.ids.get(&key).copied();
+            let id = self.id(&key);
             if let Some(id) = id {
                 self.dirty.remove(&id);
             }
@@ -163,7 +167,8 @@ impl Index {
         }
         let links = std::mem::take(&mut self.touched_links);
         for id in touched.into_iter().chain(links) {
-            let fingerprint = self.entry(&id).map(|entry| entry.fingerprint());
+            let fingerprint =
+                self.with_shares(&id, |_, link, shares| entry::fingerprint(link, shares));
             let changed = match fingerprint {
                 Some(fingerprint) => {
                     self.committed.insert(id.clone(), fingerprint) != Some(fingerprint)
@@ -178,6 +183,11 @@ impl Index {
             }
         }
         changes
+    }
+
+    fn id(&self, key: &Key) -> Option<SourceId> {
+        let is_key = |id: &SourceId| self.source(*id).is_some_and(|source| source.key == *key);
+        self.ids.find(self.hasher.hash_one(key), is_key).copied()
     }
 
     fn source(&self, id: SourceId) -> Option<&Source> {
@@ -203,13 +213,18 @@ impl Index {
                     self.sources.push(None);
                     SourceId::try_from(self.sources.len() - 1).unwrap_or(SourceId::MAX)
                 });
-                self.ids.insert(key.clone(), id);
                 let reads = self.edges.replace(id, &[], reads);
                 let shares = self.attach(id, &key, created, &resolution);
+                let hash = self.hasher.hash_one(&key);
                 let source = Source { key, created, resolution, reads, shares };
                 if let Some(slot) = self.sources.get_mut(id as usize) {
                     *slot = Some(source);
                 }
+                let Self { ids, sources, hasher, .. } = self;
+                ids.insert_unique(hash, id, |id| {
+                    let source = sources.get(*id as usize).and_then(Option::as_ref);
+                    source.map_or(0, |source| hasher.hash_one(&source.key))
+                });
             }
             (Some(id), Some(resolution)) => self.update(id, created, resolution, reads, changes),
         }
@@ -227,11 +242,13 @@ impl Index {
             return;
         };
         source.reads = self.edges.replace(id, &source.reads, reads);
-        let names = |resolution: &Resolution| -> Vec<(Key, Naming)> {
-            let naming = |offer: &Offer| (offer.identity.clone(), offer.naming.clone());
-            resolution.offers.iter().map(naming).collect()
-        };
-        if source.created == created && names(&source.resolution) == names(&resolution) {
+        let same_names = source.created == created
+            && source.resolution.offers.len() == resolution.offers.len()
+            && source.resolution.offers.iter().zip(&resolution.offers).all(|(old, new)| {
+                (&old.identity, &old.naming, gateway(old))
+                    == (&new.identity, &new.naming, gateway(new))
+            });
+        if same_names {
             for share in &source.shares {
                 match share {
                     Standing::Claim(claim) => self.names.touch(*claim),
@@ -260,7 +277,10 @@ impl Index {
         };
         self.edges.replace(id, &source.reads, Vec::new());
         self.detach(id, &source.shares);
-        self.ids.remove(&source.key);
+        let hash = self.hasher.hash_one(&source.key);
+        if let Ok(entry) = self.ids.find_entry(hash, |other| *other == id) {
+            entry.remove();
+        }
         self.free.push(id);
     }
 
@@ -272,16 +292,21 @@ impl Index {
         resolution: &Resolution,
     ) -> Vec<Standing> {
         let standing = |(at, offer): (usize, &Offer)| match &offer.naming {
-            Naming::Named { name, explicit, suffixes } => {
+            Naming::Named { name, explicit } => {
                 let rank = Rank {
                     created: created.unwrap_or(i64::MAX),
                     namespace: key.namespace.clone(),
                     name: key.name.clone(),
                     kind: key.kind,
                 };
-                let chain = chain(name, *explicit, suffixes);
-                let member = Member { rank, source: id, offer: at, chain };
-                Standing::Claim(self.names.attach((offer.identity.clone(), name.clone()), member))
+                let member = Member {
+                    rank,
+                    source: id,
+                    offer: offer_id(at),
+                    explicit: *explicit,
+                    gateway: gateway(offer).cloned(),
+                };
+                Standing::Claim(self.names.attach(&offer.identity, name, member))
             }
             Naming::Linked(_) => {
                 let entry =
@@ -297,7 +322,7 @@ impl Index {
     fn detach(&mut self, id: SourceId, shares: &[Standing]) {
         for (at, share) in shares.iter().enumerate() {
             match share {
-                Standing::Claim(claim) => self.names.detach(*claim, id, at),
+                Standing::Claim(claim) => self.names.detach(*claim, id, offer_id(at)),
                 Standing::Linked(entry) => {
                     self.links.remove(entry);
                     self.touched_links.insert(entry.clone());
@@ -314,24 +339,30 @@ impl Index {
     /// The entry of an id; `None` where it is gone.
     #[must_use]
     pub fn entry(&self, id: &str) -> Option<Entry> {
+        self.with_shares(id, |name, link, shares| entry::build(id, name, link, shares))
+    }
+
+    /// Hands an entry's server name, link and shares to `make`.
+    fn with_shares<T>(
+        &self,
+        id: &str,
+        make: impl FnOnce(&str, Option<&Link>, &[Share<'_>]) -> T,
+    ) -> Option<T> {
         if let Some((source, at)) = self.links.get(id) {
             let source = self.source(*source)?;
             let offer = source.resolution.offers.get(*at)?;
-            let Naming::Linked(link) = &offer.naming else {
-                return None;
-            };
-            let share = self.share(source, offer)?;
-            return Some(entry::build(id.into(), &link.name, Some(link.clone()), &[share]));
+            let Naming::Linked(link) = &offer.naming else { return None };
+            return Some(make(&link.name, Some(link), &[self.share(source, offer)?]));
         }
         let claim = self.names.holder(id)?;
         let shares: Vec<Share<'_>> = claim
             .members()
             .filter_map(|member| {
                 let source = self.source(member.source)?;
-                self.share(source, source.resolution.offers.get(member.offer)?)
+                self.share(source, source.resolution.offers.get(member.offer as usize)?)
             })
             .collect();
-        Some(entry::build(id.into(), id, None, &shares))
+        Some(make(id, None, &shares))
     }
 
     fn share<'i>(&'i self, source: &'i Source, offer: &'i Offer) -> Option<Share<'i>> {
@@ -371,7 +402,7 @@ impl Index {
     /// What became of an object; `None` where it is unknown or not opted in.
     #[must_use]
     pub fn explain(&self, key: &Key) -> Option<Explanation> {
-        let source = self.source(*self.ids.get(key)?)?;
+        let source = self.source(self.id(key)?)?;
         let mut explanation = Explanation {
             kind: key.kind.as_str().into(),
             namespace: key.namespace.clone(),
@@ -397,7 +428,7 @@ impl Index {
                 };
                 explanation.problems.extend(self.name_problem(claim));
                 match claim.held() {
-                    Some((name, _)) => name.clone(),
+                    Some((name, _)) => name,
                     None => return,
                 }
             }
@@ -420,7 +451,7 @@ impl Index {
         explanation.published.extend(external.map(|endpoint| Published {
             server: server.clone(),
             version: version.clone(),
-            r#type: endpoint.transport.clone(),
+            r#type: endpoint.transport.as_str().into(),
             url: endpoint.url.clone(),
             via: PublishedVia {
                 parent: endpoint.via.parent.to_string(),
@@ -430,7 +461,7 @@ impl Index {
     }
 
     fn name_problem(&self, claim: &Claim) -> Option<Problem> {
-        let wanted = claim.wanted()?;
+        let wanted = claim.wanted();
         let holder = self.names.holder(wanted).and_then(|holder| holder.members().next());
         let holder = holder.and_then(|member| self.source(member.source));
         let holder = holder.map_or_else(|| "another object".to_owned(), |s| s.key.to_string());
@@ -457,7 +488,9 @@ impl Index {
     /// What became of every opted-in object.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
-        Outcome::new(self.ids.keys().filter_map(|key| self.explain(key)).collect())
+        Outcome::new(
+            self.sources.iter().flatten().filter_map(|source| self.explain(&source.key)).collect(),
+        )
     }
 
     /// Every entry, by id.
@@ -475,17 +508,13 @@ fn meta(object: &Object) -> Option<&Meta> {
     }
 }
 
-/// The names that an offer would take: the one it says, and, where that is derived, with one
-/// suffix more each time. Names that are too long are left out.
-fn chain(name: &SmolStr, explicit: bool, suffixes: &[SmolStr]) -> Vec<SmolStr> {
-    let mut chain = vec![name.clone()];
-    if !explicit {
-        for suffix in suffixes {
-            let longer = format_smolstr!("{}-{suffix}", chain.last().unwrap_or(name));
-            if ServerName::parse(&longer).is_ok() {
-                chain.push(longer);
-            }
-        }
-    }
-    chain
+/// The Gateway (or ListenerSet) by which the preferred URL of an offer is reached.
+fn gateway(offer: &Offer) -> Option<&SmolStr> {
+    let via = offer.endpoints.first().map(|endpoint| &endpoint.via.parent);
+    via.filter(|via| !via.kind.is_mcp()).map(|via| &via.name)
+}
+
+/// An offer's index as it is stored; an object never has so many rules that it would not fit.
+fn offer_id(at: usize) -> u32 {
+    u32::try_from(at).unwrap_or(u32::MAX)
 }

@@ -1,15 +1,19 @@
 //! Who holds which server name.
 //!
 //! Every claim has a chain of names that it would take, best first: an explicit name alone, or a
-//! derived one and its suffixed forms. Claims have a rank, older ones first (Gateway API's rule
-//! for conflicts). Each name goes to the best-ranked claim that can get nothing better. As all
-//! names rank the claims alike, exactly one assignment fulfils this, so the outcome cannot depend
-//! on the order of events, and a change is mended locally: who loses a name goes down its chain,
-//! who could do better with a name that became free moves up.
+//! derived one and its suffixed forms. Claims have a place in one order, older ones first
+//! (Gateway API's rule for conflicts). Each name goes to the first claim that can get nothing
+//! better. As all names order the claims alike, exactly one assignment fulfils this, so the
+//! outcome cannot depend on the order of events, and a change is mended locally: who loses a name
+//! goes down its chain, who could do better with a name that became free moves up.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::{BuildHasher, RandomState};
 
-use smol_str::SmolStr;
+use hashbrown::HashTable;
+use smol_str::{SmolStr, format_smolstr};
+use waymark_catalogue::ServerName;
 
 use super::SourceId;
 use crate::object::{Key, Kind};
@@ -32,18 +36,25 @@ pub(super) struct Rank {
 pub(super) struct Member {
     pub(super) rank: Rank,
     pub(super) source: SourceId,
-    pub(super) offer: usize,
-    /// Names that the member would take, best first.
-    pub(super) chain: Vec<SmolStr>,
+    pub(super) offer: u32,
+    /// Whether an annotation says the name, so that it gets no suffix.
+    pub(super) explicit: bool,
+    /// Name of the Gateway: the first suffix. The namespace is the second.
+    pub(super) gateway: Option<SmolStr>,
 }
 
 /// One server that wants a name: an identity under one base name, with all its members.
 #[derive(Debug)]
 pub(super) struct Claim {
-    key: (Key, SmolStr),
-    members: BTreeSet<Member>,
-    /// Index in the oldest member's chain of the name that it holds.
+    identity: Key,
+    /// The name that it would take first.
+    base: SmolStr,
+    /// Oldest first. The oldest one's word on suffixes counts.
+    members: Vec<Member>,
+    /// Level of its chain at which it holds a name.
     holds: Option<usize>,
+    /// On how many levels it stands in line: up to the one it holds.
+    in_line: usize,
 }
 
 impl Claim {
@@ -52,40 +63,60 @@ impl Claim {
         self.members.iter()
     }
 
-    fn chain(&self) -> &[SmolStr] {
-        self.members.first().map(|member| &member.chain[..]).unwrap_or_default()
-    }
-
     /// The name that it would take first.
-    pub(super) fn wanted(&self) -> Option<&SmolStr> {
-        self.chain().first()
+    pub(super) fn wanted(&self) -> &SmolStr {
+        &self.base
     }
 
     /// The name that it holds, and whether it is the one it wanted first.
-    pub(super) fn held(&self) -> Option<(&SmolStr, bool)> {
-        let at = self.holds?;
-        Some((self.chain().get(at)?, at == 0))
+    pub(super) fn held(&self) -> Option<(SmolStr, bool)> {
+        let level = self.holds?;
+        Some((self.name(level)?, level == 0))
     }
 
-    fn place(&self, id: ClaimId) -> Option<Place> {
-        Some((self.members.first()?.rank.clone(), self.key.0.clone(), id))
+    /// The name at a level of its chain: the base, then with one suffix more each time. Names
+    /// that are too long are left out.
+    fn name(&self, level: usize) -> Option<SmolStr> {
+        if level == 0 {
+            return Some(self.base.clone());
+        }
+        let oldest = self.members.first().filter(|member| !member.explicit)?;
+        let mut name = self.base.clone();
+        let mut valid =
+            oldest.gateway.iter().chain([&oldest.rank.namespace]).filter_map(|suffix| {
+                let longer = format_smolstr!("{name}-{suffix}");
+                let valid = ServerName::parse(&longer).is_ok();
+                valid.then(|| {
+                    name = longer;
+                    name.clone()
+                })
+            });
+        valid.nth(level - 1)
+    }
+
+    /// By the oldest member, then by identity. One source may claim one name for several
+    /// identities, never for one identity twice, so this never leaves a tie.
+    fn place(&self, other: &Self) -> Ordering {
+        fn rank(claim: &Claim) -> Option<&Rank> {
+            claim.members.first().map(|member| &member.rank)
+        }
+        rank(self).cmp(&rank(other)).then_with(|| self.identity.cmp(&other.identity))
     }
 }
-
-/// Order of claims for one name: by the oldest member, then by identity. One route may claim one
-/// name for several identities, never for one identity twice, so the id never decides.
-type Place = (Rank, Key, ClaimId);
 
 #[derive(Debug, Default)]
 struct Name {
     holder: Option<ClaimId>,
-    claimants: BTreeSet<Place>,
+    /// Claims that hold it or would rather have it than what they hold, in their order.
+    line: Vec<ClaimId>,
 }
 
 /// All claims and names.
 #[derive(Debug, Default)]
 pub(super) struct Names {
-    ids: HashMap<(Key, SmolStr), ClaimId>,
+    /// Claims by identity and base.
+    table: HashTable<ClaimId>,
+    hasher: RandomState,
     claims: Vec<Option<Claim>>,
     free: Vec<ClaimId>,
     names: HashMap<SmolStr, Name>,
@@ -100,6 +131,10 @@ impl Names {
         self.claims.get(id as usize)?.as_ref()
     }
 
+    fn claim_mut(&mut self, id: ClaimId) -> Option<&mut Claim> {
+        self.claims.get_mut(id as usize)?.as_mut()
+    }
+
     pub(super) fn holder(&self, name: &str) -> Option<&Claim> {
         self.claim(self.names.get(name)?.holder?)
     }
@@ -111,82 +146,75 @@ impl Names {
 
     /// Notes that a member of a claim changed in other respects than its names.
     pub(super) fn touch(&mut self, id: ClaimId) {
-        let Some(Some(claim)) = self.claims.get(id as usize) else {
-            return;
-        };
+        let Some(Some(claim)) = self.claims.get(id as usize) else { return };
         if let Some((name, _)) = claim.held() {
-            self.touched.insert(name.clone());
+            self.touched.insert(name);
             // What the oldest member says counts for all of them.
             self.affected.extend(claim.members.iter().map(|member| member.source));
         }
     }
 
     /// Adds a member to the claim of an identity and a base name.
-    pub(super) fn attach(&mut self, key: (Key, SmolStr), member: Member) -> ClaimId {
-        let id = match self.ids.get(&key) {
+    pub(super) fn attach(&mut self, identity: &Key, base: &SmolStr, member: Member) -> ClaimId {
+        let hash = self.hasher.hash_one((identity, base));
+        let is_it = |id: &ClaimId| {
+            self.claim(*id).is_some_and(|c| c.identity == *identity && c.base == *base)
+        };
+        let id = match self.table.find(hash, is_it).copied() {
             Some(id) => {
-                let id = *id;
                 self.lift(id);
                 id
             }
-            None => {
-                let claim = Claim { key: key.clone(), members: BTreeSet::new(), holds: None };
-                let id = match self.free.pop() {
-                    Some(id) => id,
-                    None => {
-                        self.claims.push(None);
-                        ClaimId::try_from(self.claims.len() - 1).unwrap_or(ClaimId::MAX)
-                    }
-                };
-                if let Some(slot) = self.claims.get_mut(id as usize) {
-                    *slot = Some(claim);
-                }
-                self.ids.insert(key, id);
-                id
-            }
+            None => self.insert(hash, identity.clone(), base.clone()),
         };
-        if let Some(Some(claim)) = self.claims.get_mut(id as usize) {
-            claim.members.insert(member);
+        if let Some(claim) = self.claim_mut(id) {
+            let at = claim.members.partition_point(|other| *other < member);
+            claim.members.insert(at, member);
         }
-        self.place(id);
+        self.mend(vec![id], Vec::new());
+        id
+    }
+
+    fn insert(&mut self, hash: u64, identity: Key, base: SmolStr) -> ClaimId {
+        let id = self.free.pop().unwrap_or_else(|| {
+            self.claims.push(None);
+            ClaimId::try_from(self.claims.len() - 1).unwrap_or(ClaimId::MAX)
+        });
+        if let Some(slot) = self.claims.get_mut(id as usize) {
+            let members = Vec::with_capacity(1);
+            *slot = Some(Claim { identity, base, members, holds: None, in_line: 0 });
+        }
+        let Self { table, claims, hasher, .. } = self;
+        table.insert_unique(hash, id, |id| {
+            let claim = claims.get(*id as usize).and_then(Option::as_ref);
+            claim.map_or(0, |claim| hasher.hash_one((&claim.identity, &claim.base)))
+        });
         id
     }
 
     /// Takes a source's offer out of a claim; an empty claim is gone.
-    pub(super) fn detach(&mut self, id: ClaimId, source: SourceId, offer: usize) {
+    pub(super) fn detach(&mut self, id: ClaimId, source: SourceId, offer: u32) {
         self.lift(id);
-        let Some(Some(claim)) = self.claims.get_mut(id as usize) else {
-            return;
-        };
+        let Some(claim) = self.claim_mut(id) else { return };
         claim.members.retain(|member| (member.source, member.offer) != (source, offer));
-        if claim.members.is_empty() {
-            let key = claim.key.clone();
-            self.ids.remove(&key);
-            if let Some(slot) = self.claims.get_mut(id as usize) {
-                *slot = None;
-            }
-            self.free.push(id);
-        } else {
-            self.place(id);
+        if !claim.members.is_empty() {
+            self.mend(vec![id], Vec::new());
+            return;
         }
+        let Some(claim) = self.claims.get_mut(id as usize).and_then(Option::take) else { return };
+        let hash = self.hasher.hash_one((&claim.identity, &claim.base));
+        if let Ok(entry) = self.table.find_entry(hash, |other| *other == id) {
+            entry.remove();
+        }
+        self.free.push(id);
     }
 
-    /// Takes a claim out of all names of its chain.
+    /// Takes a claim out of all lines.
     fn lift(&mut self, id: ClaimId) {
-        let Some(claim) = self.claim(id) else { return };
-        let Some(place) = claim.place(id) else { return };
-        let chain = claim.chain().to_vec();
-        let held = claim.holds.and_then(|at| chain.get(at)).cloned();
-        for name in &chain {
-            if let Some(state) = self.names.get_mut(name) {
-                state.claimants.remove(&place);
-                if state.claimants.is_empty() {
-                    self.names.remove(name);
-                }
-            }
-        }
+        let held = self.claim(id).and_then(Claim::held);
+        self.leave_lines(id, 0);
         self.hold(id, None);
-        if let Some(held) = held {
+        if let Some((held, _)) = held {
             self.touched.insert(held.clone());
             if let Some(state) = self.names.get_mut(&held) {
                 state.holder = None;
@@ -195,25 +223,51 @@ impl Names {
         }
     }
 
-    /// Puts a claim into all names of its chain and lets it take the best it can get.
-    fn place(&mut self, id: ClaimId) {
+    /// Takes a claim out of the lines from a level on.
+    fn leave_lines(&mut self, id: ClaimId, from: usize) {
         let Some(claim) = self.claim(id) else { return };
-        let Some(place) = claim.place(id) else { return };
-        for name in claim.chain().to_vec() {
-            self.names.entry(name).or_default().claimants.insert(place.clone());
+        let names: Vec<SmolStr> = (from..claim.in_line).filter_map(|l| claim.name(l)).collect();
+        let Self { claims, names: lines, .. } = self;
+        let Some(Some(claim)) = claims.get(id as usize) else { return };
+        for name in names {
+            let Some(state) = lines.get_mut(&name) else { continue };
+            if let Ok(at) = search(claims, &state.line, claim) {
+                state.line.remove(at);
+            }
+            if state.line.is_empty() {
+                lines.remove(&name);
+            }
         }
-        self.mend(vec![id], Vec::new());
+        if let Some(claim) = self.claim_mut(id) {
+            claim.in_line = from.min(claim.in_line);
+        }
     }
 
-    fn hold(&mut self, id: ClaimId, at: Option<usize>) {
+    /// Puts a claim into the line for its name at a level.
+    fn join_line(&mut self, id: ClaimId, level: usize, name: &SmolStr) {
+        let Self { claims, names, .. } = self;
+        let Some(Some(claim)) = claims.get(id as usize) else { return };
+        if level < claim.in_line {
+            return;
+        }
+        let state = names.entry(name.clone()).or_default();
+        if let Err(at) = search(claims, &state.line, claim) {
+            state.line.insert(at, id);
+        }
+        if let Some(claim) = self.claim_mut(id) {
+            claim.in_line = level + 1;
+        }
+    }
+
+    fn hold(&mut self, id: ClaimId, level: Option<usize>) {
         if let Some(Some(claim)) = self.claims.get_mut(id as usize) {
-            claim.holds = at;
+            claim.holds = level;
             self.affected.extend(claim.members.iter().map(|member| member.source));
         }
     }
 
     /// Settles claims that hold nothing, and fills names that became free, until nobody can do
-    /// better. Each step gives a name to a better-ranked claim or fills a free one, so it ends.
+    /// better. Each step gives a name to an earlier claim or fills a free one, so it ends.
     fn mend(&mut self, mut unsettled: Vec<ClaimId>, mut vacant: Vec<SmolStr>) {
         loop {
             if let Some(id) = unsettled.pop() {
@@ -230,54 +284,66 @@ impl Names {
         }
     }
 
-    /// Gives a claim the first name of its chain that is free or held by a worse-ranked claim,
-    /// which is returned.
+    /// Gives a claim the first name of its chain that is free or held by a later claim, which is
+    /// returned.
     fn settle(&mut self, id: ClaimId) -> Option<ClaimId> {
-        let claim = self.claim(id)?;
-        let place = claim.place(id)?;
-        let (at, name, displaced) = claim.chain().iter().enumerate().find_map(|(at, name)| {
-            let holder = self.names.get(name)?.holder;
-            let yields = match holder {
+        let mut level = 0;
+        loop {
+            let name = self.claim(id)?.name(level)?;
+            self.join_line(id, level, &name);
+            let holder = self.names.get(&name)?.holder;
+            let yields = match holder.and_then(|holder| self.claim(holder)) {
                 None => true,
-                Some(holder) => place < self.claim(holder)?.place(holder)?,
+                Some(holder) => self.claim(id)?.place(holder) == Ordering::Less,
             };
-            yields.then(|| (at, name.clone(), holder))
-        })?;
-        if let Some(displaced) = displaced {
-            self.hold(displaced, None);
+            if yields {
+                if let Some(displaced) = holder {
+                    self.hold(displaced, None);
+                }
+                self.give(id, level, name);
+                return holder;
+            }
+            level += 1;
         }
+    }
+
+    fn give(&mut self, id: ClaimId, level: usize, name: SmolStr) {
         if let Some(state) = self.names.get_mut(&name) {
             state.holder = Some(id);
         }
-        self.hold(id, Some(at));
+        self.hold(id, Some(level));
         self.touched.insert(name);
-        displaced
     }
 
-    /// Gives a free name to the best-ranked claim that holds nothing better; returns the name
+    /// Gives a free name to the first claim in line that holds nothing better; returns the name
     /// that it leaves.
     fn fill(&mut self, name: &SmolStr) -> Option<SmolStr> {
         let state = self.names.get(name)?;
         if state.holder.is_some() {
             return None;
         }
-        let (id, at, left) = state.claimants.iter().find_map(|(_, _, id)| {
+        let (id, level, left) = state.line.iter().find_map(|id| {
             let claim = self.claim(*id)?;
-            let at = claim.chain().iter().position(|n| n == name)?;
-            let better = claim.holds.is_none_or(|holds| at < holds);
-            let left = claim.holds.and_then(|holds| claim.chain().get(holds)).cloned();
-            better.then_some((*id, at, left))
+            let level = (0..claim.in_line).find(|l| claim.name(*l).as_ref() == Some(name))?;
+            let better = claim.holds.is_none_or(|holds| level < holds);
+            better.then(|| (*id, level, claim.held().map(|(held, _)| held)))
         })?;
-        if let Some(state) = self.names.get_mut(name) {
-            state.holder = Some(id);
+        if let Some(left) = &left {
+            self.touched.insert(left.clone());
+            if let Some(state) = self.names.get_mut(left) {
+                state.holder = None;
+            }
         }
-        self.hold(id, Some(at));
-        self.touched.insert(name.clone());
-        let left = left?;
-        if let Some(state) = self.names.get_mut(&left) {
-            state.holder = None;
-        }
-        self.touched.insert(left.clone());
-        Some(left)
+        self.leave_lines(id, level + 1);
+        self.give(id, level, name.clone());
+        left
     }
+}
+
+/// Where a claim stands, or would stand, in a line.
+fn search(claims: &[Option<Claim>], line: &[ClaimId], claim: &Claim) -> Result<usize, usize> {
+    line.binary_search_by(|other| {
+        let other = claims.get(*other as usize).and_then(Option::as_ref);
+        other.map_or(Ordering::Less, |other| other.place(claim))
+    })
 }

@@ -2,7 +2,9 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, RandomState};
 
+use hashbrown::HashTable;
 use smol_str::SmolStr;
 
 use crate::object::{
@@ -13,7 +15,9 @@ use crate::resolver::Lookup;
 /// All objects that the rules read.
 #[derive(Debug, Default)]
 pub(super) struct Store {
-    objects: HashMap<Key, Object>,
+    /// By key, which every object knows of itself.
+    objects: HashTable<Object>,
+    hasher: RandomState,
     /// By namespace, because the rules ask for any grant of one.
     grants: HashMap<SmolStr, BTreeMap<SmolStr, ReferenceGrant>>,
 }
@@ -24,8 +28,17 @@ pub(super) fn grants_key(namespace: &str) -> Key {
 }
 
 impl Store {
+    fn hash(&self, parts: (Kind, &str, &str)) -> u64 {
+        self.hasher.hash_one(parts)
+    }
+
+    fn find(&self, kind: Kind, namespace: &str, name: &str) -> Option<&Object> {
+        let parts = (kind, namespace, name);
+        self.objects.find(self.hash(parts), |object| object.parts() == parts)
+    }
+
     pub(super) fn get(&self, key: &Key) -> Option<&Object> {
-        self.objects.get(key)
+        self.find(key.kind, &key.namespace, &key.name)
     }
 
     /// Puts an object in; `false` where it was there, just the same.
@@ -38,10 +51,16 @@ impl Store {
             grants.insert(key.name.clone(), grant);
             return true;
         }
-        if self.objects.get(key) == Some(&object) {
-            return false;
+        let parts = (key.kind, key.namespace.as_str(), key.name.as_str());
+        let hash = self.hash(parts);
+        let Self { objects, hasher, .. } = self;
+        match objects.find_mut(hash, |known| known.parts() == parts) {
+            Some(known) if *known == object => return false,
+            Some(known) => *known = object,
+            None => {
+                objects.insert_unique(hash, object, |object| hasher.hash_one(object.parts()));
+            }
         }
-        self.objects.insert(key.clone(), object);
         true
     }
 
@@ -57,11 +76,19 @@ impl Store {
             }
             return removed;
         }
-        self.objects.remove(key).is_some()
+        let parts = (key.kind, key.namespace.as_str(), key.name.as_str());
+        let hash = self.hash(parts);
+        match self.objects.find_entry(hash, |known| known.parts() == parts) {
+            Ok(entry) => {
+                entry.remove();
+                true
+            }
+            Err(_) => false,
+        }
     }
 
     pub(super) fn mcp(&self, key: &Key) -> Option<&McpResource> {
-        match self.objects.get(key) {
+        match self.get(key) {
             Some(Object::Mcp(resource)) => Some(resource),
             _ => None,
         }
@@ -74,7 +101,7 @@ impl Store {
                 |name: &SmolStr| Key::new(Kind::ReferenceGrant, namespace.clone(), name.clone());
             grants.keys().map(key)
         });
-        self.objects.keys().cloned().chain(grants)
+        self.objects.iter().map(Object::key).chain(grants)
     }
 }
 
@@ -98,10 +125,8 @@ impl<'s> Recorder<'s> {
     }
 
     fn read(&self, kind: Kind, namespace: &str, name: &str) -> Option<&'s Object> {
-        let key = Key::new(kind, namespace, name);
-        let object = self.store.objects.get(&key);
-        self.reads.borrow_mut().push(key);
-        object
+        self.reads.borrow_mut().push(Key::new(kind, namespace, name));
+        self.store.find(kind, namespace, name)
     }
 }
 

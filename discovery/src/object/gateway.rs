@@ -33,7 +33,7 @@ pub(crate) fn current<'c>(
 }
 
 /// What the cluster cannot know, as annotations say it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub struct Overrides {
     /// `registry-host`: the public name, ready for a URL.
     pub host: Option<SmolStr>,

@@ -2,7 +2,7 @@
 
 use smol_str::SmolStr;
 
-use super::{Key, Kind, Meta};
+use super::{Key, Kind, Meta, Transport};
 use crate::annotation::Annotations;
 
 /// An MCP resource.
@@ -14,8 +14,8 @@ pub struct McpResource {
     pub meta: Meta,
     /// What its annotations and labels say.
     pub annotations: Annotations,
-    /// Transport that its endpoint speaks: `streamable-http` or `sse`.
-    pub transport: SmolStr,
+    /// Transport that its endpoint speaks.
+    pub transport: Transport,
     /// The transport that the server behind the proxy speaks, as the resource says it.
     pub backend_transport: SmolStr,
     /// The path at which it answers (S in the rules); `None` where that cannot be told.

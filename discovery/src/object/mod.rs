@@ -18,7 +18,8 @@ pub use gateway::{
 pub use mcp::McpResource;
 pub use parse::{ParseError, Parsed, object as parse};
 pub use route::{
-    BackendRef, HttpRoute, ParentRef, ParentStatus, PathMatch, PathType, Rewrite, RouteMatch, Rule,
+    BackendRef, HttpRoute, ParentKind, ParentRef, ParentStatus, PathMatch, PathType, Rewrite,
+    RouteMatch, Rule, State, Verdict,
 };
 
 /// The API group of Gateway API.
@@ -160,6 +161,27 @@ impl fmt::Display for Key {
     }
 }
 
+/// How an MCP endpoint is spoken to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Transport {
+    /// `streamable-http`.
+    #[default]
+    StreamableHttp,
+    /// `sse`.
+    Sse,
+}
+
+impl Transport {
+    /// The name in server.json.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::StreamableHttp => waymark_catalogue::server::STREAMABLE_HTTP,
+            Self::Sse => waymark_catalogue::server::SSE,
+        }
+    }
+}
+
 /// What every object has.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Meta {
@@ -168,7 +190,7 @@ pub struct Meta {
     /// Name.
     pub name: SmolStr,
     /// UID; empty in manifests that were not applied.
-    pub uid: SmolStr,
+    pub uid: Box<str>,
     /// `metadata.generation`; 0 in manifests that were not applied.
     pub generation: i64,
     /// Creation time in seconds since 1970; `None` in manifests that were not applied.
@@ -233,16 +255,23 @@ impl Object {
     /// The object's key.
     #[must_use]
     pub fn key(&self) -> Key {
-        let of = |kind, meta: &Meta| Key::new(kind, meta.namespace.clone(), meta.name.clone());
+        let (kind, namespace, name) = self.parts();
+        Key::new(kind, namespace, name)
+    }
+
+    /// The parts of the object's key.
+    #[must_use]
+    pub fn parts(&self) -> (Kind, &str, &str) {
+        fn of(kind: Kind, meta: &Meta) -> (Kind, &str, &str) {
+            (kind, &meta.namespace, &meta.name)
+        }
         match self {
             Self::HttpRoute(o) => of(Kind::HttpRoute, &o.meta),
             Self::Gateway(o) => of(Kind::Gateway, &o.meta),
             Self::ListenerSet(o) => of(Kind::ListenerSet, &o.meta),
-            Self::ReferenceGrant(o) => {
-                Key::new(Kind::ReferenceGrant, o.namespace.clone(), o.name.clone())
-            }
-            Self::Namespace(o) => Key::new(Kind::Namespace, "", o.name.clone()),
-            Self::Service(o) => Key::new(Kind::Service, o.namespace.clone(), o.name.clone()),
+            Self::ReferenceGrant(o) => (Kind::ReferenceGrant, &o.namespace, &o.name),
+            Self::Namespace(o) => (Kind::Namespace, "", &o.name),
+            Self::Service(o) => (Kind::Service, &o.namespace, &o.name),
             Self::Mcp(o) => of(o.kind, &o.meta),
         }
     }

@@ -9,9 +9,10 @@ use smol_str::SmolStr;
 use std::collections::BTreeMap;
 
 use super::{
-    Address, AllowedListeners, BackendRef, Condition, Gateway, HttpRoute, Key, Kind, Listener,
-    ListenerSet, ListenerStatus, McpResource, Meta, Namespace, Object, ParentGateway, ParentRef,
-    ParentStatus, PathMatch, PathType, ReferenceGrant, Rewrite, RouteMatch, Rule, Service,
+    Address, AllowedListeners, BackendRef, Condition, GATEWAY_GROUP, Gateway, HttpRoute, Key, Kind,
+    Listener, ListenerSet, ListenerStatus, McpResource, Meta, Namespace, Object, ParentGateway,
+    ParentKind, ParentRef, ParentStatus, PathMatch, PathType, ReferenceGrant, Rewrite, RouteMatch,
+    Rule, Service, Transport, Verdict,
 };
 use crate::annotation::{Annotations, Carrier};
 
@@ -48,7 +49,7 @@ pub enum Parsed {
 struct RawMeta {
     namespace: Option<SmolStr>,
     name: SmolStr,
-    uid: SmolStr,
+    uid: Box<str>,
     generation: i64,
     creation_timestamp: Option<jiff::Timestamp>,
     deletion_timestamp: Option<SmolStr>,
@@ -166,7 +167,7 @@ fn from_status<T: Default + for<'v> Deserialize<'v>>(status: Option<&Value>) -> 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct RawRouteSpec {
-    parent_refs: Option<Box<[ParentRef]>>,
+    parent_refs: Option<Box<[RawParentRef]>>,
     hostnames: Option<Box<[SmolStr]>>,
     rules: Option<Box<[RawRule]>>,
 }
@@ -174,7 +175,67 @@ struct RawRouteSpec {
 #[derive(Deserialize, Default)]
 #[serde(default)]
 struct RawRouteStatus {
-    parents: Box<[ParentStatus]>,
+    parents: Box<[RawParentStatus]>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct RawParentRef {
+    group: Option<SmolStr>,
+    kind: Option<SmolStr>,
+    namespace: Option<SmolStr>,
+    name: SmolStr,
+    section_name: Option<SmolStr>,
+    port: Option<u16>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct RawParentStatus {
+    parent_ref: RawParentRef,
+    conditions: Box<[Condition]>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct RawBackendRef {
+    group: Option<SmolStr>,
+    kind: Option<SmolStr>,
+    namespace: Option<SmolStr>,
+    name: SmolStr,
+    weight: Option<u32>,
+}
+
+fn parent_ref(raw: RawParentRef, namespace: &SmolStr) -> ParentRef {
+    let ours = raw.group.as_deref().unwrap_or(GATEWAY_GROUP) == GATEWAY_GROUP;
+    ParentRef {
+        kind: match raw.kind.as_deref().unwrap_or("Gateway") {
+            "Gateway" if ours => ParentKind::Gateway,
+            "ListenerSet" if ours => ParentKind::ListenerSet,
+            _ => ParentKind::Other,
+        },
+        namespace: raw.namespace.unwrap_or_else(|| namespace.clone()),
+        name: raw.name,
+        section_name: raw.section_name,
+        port: raw.port,
+    }
+}
+
+/// The status of one controller for each parentRef that the spec has: what it wrote for others is
+/// left over from an earlier spec.
+fn parent_status(
+    raw: RawParentStatus,
+    parents: &[ParentRef],
+    namespace: &SmolStr,
+) -> Option<ParentStatus> {
+    let reference = parent_ref(raw.parent_ref, namespace);
+    let parent = parents.iter().position(|parent| *parent == reference)?;
+    let verdict = |kind: &str| raw.conditions.iter().find(|c| c.r#type == kind).map(Verdict::new);
+    Some(ParentStatus {
+        parent: u16::try_from(parent).ok()?,
+        accepted: verdict("Accepted"),
+        resolved_refs: verdict("ResolvedRefs"),
+    })
 }
 
 #[derive(Deserialize, Default)]
@@ -182,7 +243,7 @@ struct RawRouteStatus {
 struct RawRule {
     matches: Option<Box<[RawMatch]>>,
     filters: Option<Box<[RawFilter]>>,
-    backend_refs: Option<Box<[BackendRef]>>,
+    backend_refs: Option<Box<[RawBackendRef]>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -230,14 +291,24 @@ fn http_route(raw: Raw<RawRouteSpec, Value>, prefix: &str) -> Result<Parsed, Par
     let spec = raw.spec.unwrap_or_default();
     let status: RawRouteStatus = from_status(raw.status.as_ref());
     let rules = spec.rules.unwrap_or_default();
+    let namespace = meta.namespace.clone();
+    let parents: Box<[ParentRef]> = spec
+        .parent_refs
+        .unwrap_or_default()
+        .into_iter()
+        .map(|raw| parent_ref(raw, &namespace))
+        .collect();
+    let parent_statuses = status.parents.into_iter();
+    let parent_statuses =
+        parent_statuses.filter_map(|raw| parent_status(raw, &parents, &namespace)).collect();
     Ok(Parsed::Object(Object::HttpRoute(Box::new(HttpRoute {
         meta,
         annotations,
         hostnames: spec.hostnames.unwrap_or_default(),
-        parents: spec.parent_refs.unwrap_or_default(),
         rules: rules.into_iter().map(rule).collect(),
         has_status: has_status(raw.status.as_ref()),
-        status: status.parents,
+        status: parent_statuses,
+        parents,
     }))))
 }
 
@@ -254,7 +325,17 @@ fn rule(raw: RawRule) -> Rule {
         redirects: has("RequestRedirect"),
         extended: has("ExtensionRef"),
         rewrite,
-        backends: raw.backend_refs.unwrap_or_default(),
+        backends: raw.backend_refs.unwrap_or_default().into_iter().map(backend_ref).collect(),
+    }
+}
+
+fn backend_ref(raw: RawBackendRef) -> BackendRef {
+    let kind = raw.kind.as_deref().unwrap_or("Service");
+    BackendRef {
+        is_service: Kind::of(raw.group.as_deref().unwrap_or_default(), kind) == Some(Kind::Service),
+        namespace: raw.namespace,
+        name: raw.name,
+        weight: raw.weight.unwrap_or(1),
     }
 }
 
@@ -298,8 +379,8 @@ fn gateway(raw: Raw<RawGatewaySpec, Value>, prefix: &str) -> Gateway {
     let addresses = if has_status { status.addresses } else { spec.addresses.unwrap_or_default() };
     Gateway {
         meta: raw.metadata.compact(true),
-        overrides: annotations.overrides,
-        problems: annotations.problems,
+        overrides: annotations.overrides.clone(),
+        problems: annotations.problems.clone(),
         listeners: spec.listeners.unwrap_or_default(),
         allowed_listeners: spec.allowed_listeners.unwrap_or_default(),
         has_status,
@@ -422,35 +503,33 @@ struct RawServerInfo {
     version: Option<SmolStr>,
 }
 
-const STREAMABLE: SmolStr = SmolStr::new_static("streamable-http");
-
 fn mcp(kind: Kind, raw: &Raw<Value, Value>, prefix: &str) -> McpResource {
     // Specs of these kinds are many-shaped across operators and versions; fields of an
     // unexpected type count as absent.
     let spec: RawMcpSpec = from_status(raw.spec.as_ref());
     let status: RawMcpStatus = from_status(raw.status.as_ref());
-    let named = spec.transport.clone();
-    let transport = match kind {
-        Kind::McpServer => match named.as_deref() {
-            Some("sse" | "streamable-http") => named.clone().unwrap_or(STREAMABLE),
-            _ => spec.proxy_mode.clone().unwrap_or(STREAMABLE),
-        },
-        Kind::VirtualMcpServer | Kind::LifecycleMcpServer => STREAMABLE,
-        _ => named.clone().unwrap_or(STREAMABLE),
+    let named = spec.transport.as_deref();
+    let spoken = match kind {
+        Kind::McpServer if !matches!(named, Some("sse" | "streamable-http")) => {
+            spec.proxy_mode.as_deref()
+        }
+        Kind::VirtualMcpServer | Kind::LifecycleMcpServer => None,
+        _ => named,
     };
-    let transport = if transport == "sse" { transport } else { STREAMABLE };
+    let transport = if spoken == Some("sse") { Transport::Sse } else { Transport::StreamableHttp };
     let backend_transport = match kind {
-        Kind::McpServer => named.unwrap_or_else(|| SmolStr::new_static("stdio")),
-        _ => transport.clone(),
+        Kind::McpServer => SmolStr::new(named.unwrap_or("stdio")),
+        _ => SmolStr::new_static(transport.as_str()),
     };
     let address = status.address.and_then(|a| a.url).or(status.url).filter(|url| !url.is_empty());
     let path_of = |url: Option<&SmolStr>| {
         url::Url::parse(url?).ok().map(|url| SmolStr::new(url.path().trim_end_matches('/')))
     };
     let path = match kind {
-        Kind::McpServer | Kind::VirtualMcpServer => {
-            Some(SmolStr::new_static(if transport == "sse" { "/sse" } else { "/mcp" }))
-        }
+        Kind::McpServer | Kind::VirtualMcpServer => Some(SmolStr::new_static(match transport {
+            Transport::Sse => "/sse",
+            Transport::StreamableHttp => "/mcp",
+        })),
         Kind::LifecycleMcpServer => path_of(address.as_ref()).filter(|path| !path.is_empty()),
         _ => path_of(spec.remote_url.as_ref()),
     };

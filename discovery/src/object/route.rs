@@ -1,6 +1,5 @@
 //! HTTPRoutes.
 
-use serde::Deserialize;
 use smol_str::SmolStr;
 
 use super::{Condition, Meta};
@@ -21,20 +20,28 @@ pub struct HttpRoute {
     pub rules: Box<[Rule]>,
     /// Whether it has any status at all.
     pub has_status: bool,
-    /// `status.parents`.
+    /// What controllers wrote into `status.parents` of the parentRefs that the spec has.
     pub status: Box<[ParentStatus]>,
 }
 
-/// `ParentReference`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+/// What a parentRef refers to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ParentKind {
+    /// A Gateway.
+    Gateway,
+    /// A ListenerSet.
+    ListenerSet,
+    /// Something through which no client comes: a Service (mesh), or an unknown kind.
+    Other,
+}
+
+/// `ParentReference`, defaults applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ParentRef {
-    /// API group; Gateway API's by default.
-    pub group: Option<SmolStr>,
-    /// Kind; Gateway by default.
-    pub kind: Option<SmolStr>,
-    /// Namespace; the route's own by default.
-    pub namespace: Option<SmolStr>,
+    /// What it refers to.
+    pub kind: ParentKind,
+    /// Namespace.
+    pub namespace: SmolStr,
     /// Name.
     pub name: SmolStr,
     /// Only this listener.
@@ -43,16 +50,60 @@ pub struct ParentRef {
     pub port: Option<u16>,
 }
 
-/// `RouteParentStatus`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
+/// `RouteParentStatus` of one controller, as far as the rules read it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ParentStatus {
-    /// The parent it is about.
-    pub parent_ref: ParentRef,
-    /// The controller that wrote it.
-    pub controller_name: SmolStr,
-    /// Its conditions.
-    pub conditions: Box<[Condition]>,
+    /// Index of the parentRef in the spec.
+    pub parent: u16,
+    /// Condition `Accepted`.
+    pub accepted: Option<Verdict>,
+    /// Condition `ResolvedRefs`.
+    pub resolved_refs: Option<Verdict>,
+}
+
+/// A condition, reduced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Its status.
+    pub state: State,
+    /// Generation it was made for; 0 where the controller does not say.
+    pub observed_generation: i64,
+    /// The whole condition, where it is not `True` and has to be explained.
+    pub condition: Option<Box<Condition>>,
+}
+
+/// Status of a condition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// `True`.
+    True,
+    /// `False`.
+    False,
+    /// `Unknown`, or anything else.
+    Unknown,
+}
+
+impl Verdict {
+    /// Reduces a condition.
+    #[must_use]
+    pub fn new(condition: &Condition) -> Self {
+        let state = match condition.status.as_str() {
+            "True" => State::True,
+            "False" => State::False,
+            _ => State::Unknown,
+        };
+        Self {
+            state,
+            observed_generation: condition.observed_generation,
+            condition: (state != State::True).then(|| Box::new(condition.clone())),
+        }
+    }
+
+    /// Whether it was made for `generation` or a later one, or does not say.
+    #[must_use]
+    pub fn is_current(&self, generation: i64) -> bool {
+        self.observed_generation == 0 || self.observed_generation >= generation
+    }
 }
 
 /// `HTTPRouteRule`, as far as the rules read it.
@@ -108,18 +159,15 @@ pub enum Rewrite {
     Full(SmolStr),
 }
 
-/// `HTTPBackendRef`.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
+/// `HTTPBackendRef`, defaults applied.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BackendRef {
-    /// API group; the core group by default.
-    pub group: Option<SmolStr>,
-    /// Kind; Service by default.
-    pub kind: Option<SmolStr>,
-    /// Namespace; the route's own by default.
+    /// Whether it refers to a Service; backends of other kinds are an implementation's own.
+    pub is_service: bool,
+    /// Namespace; `None` for the route's own.
     pub namespace: Option<SmolStr>,
     /// Name.
     pub name: SmolStr,
-    /// Weight; 1 by default.
-    pub weight: Option<u32>,
+    /// Weight.
+    pub weight: u32,
 }

@@ -34,8 +34,7 @@ pub(super) fn of_rule<'l>(
             "Point backendRefs at the Service of the MCP server.",
         )));
     };
-    let group = backend.group.as_deref().unwrap_or_default();
-    if Kind::of(group, backend.kind.as_deref().unwrap_or("Service")) != Some(Kind::Service) {
+    if !backend.is_service {
         return Ok(None);
     }
     let own = &route.meta.namespace;
@@ -90,10 +89,9 @@ pub(super) fn of_rule<'l>(
 
 /// The backend with the most weight, the first of several.
 fn heaviest(backends: &[BackendRef]) -> Option<&BackendRef> {
-    let weight = |b: &BackendRef| b.weight.unwrap_or(1);
     let mut best: Option<&BackendRef> = None;
-    for backend in backends.iter().filter(|b| weight(b) > 0) {
-        if best.is_none_or(|b| weight(backend) > weight(b)) {
+    for backend in backends.iter().filter(|b| b.weight > 0) {
+        if best.is_none_or(|b| backend.weight > b.weight) {
             best = Some(backend);
         }
     }

@@ -143,19 +143,19 @@ fn offer(
                 hosts: if external { vec![host.as_str()] } else { Vec::new() },
             };
             let (name, explicit) = claim.name(lookup, settings)?;
-            Naming::Named { name, explicit, suffixes: vec![resource.meta.namespace.clone()] }
+            Naming::Named { name, explicit }
         }
     };
     let via = Via { parent: resource.key(), listener: SmolStr::default() };
     let endpoint = Endpoint {
         url: url.clone(),
-        transport: resource.transport.clone(),
+        transport: resource.transport,
         external,
         exact: true,
         path_length: 0,
         via,
     };
-    Ok(Offer { identity: resource.key(), endpoints: vec![endpoint], naming })
+    Ok(Offer { identity: resource.key(), endpoints: Box::new([endpoint]), naming })
 }
 
 /// The note that only clients inside the cluster reach the server.

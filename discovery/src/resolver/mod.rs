@@ -11,7 +11,7 @@ use waymark_catalogue::merge::Link;
 
 use crate::object::{
     Gateway, HttpRoute, Key, Kind, ListenerSet, McpResource, Namespace, Object, ReferenceGrant,
-    Service,
+    Service, Transport,
 };
 use crate::problem::Problem;
 use crate::settings::Settings;
@@ -47,8 +47,8 @@ pub struct Via {
 pub struct Endpoint {
     /// The URL.
     pub url: SmolStr,
-    /// `streamable-http` or `sse`.
-    pub transport: SmolStr,
+    /// How it is spoken to.
+    pub transport: Transport,
     /// Whether clients outside the cluster reach it.
     pub external: bool,
     /// Whether the path is matched exactly.
@@ -89,10 +89,8 @@ pub enum Naming {
     Named {
         /// The full server name.
         name: SmolStr,
-        /// Whether an annotation says it; a derived one may get a suffix.
+        /// Whether an annotation says it; a derived one may get suffixes.
         explicit: bool,
-        /// Suffixes that a derived name may get, in order.
-        suffixes: Vec<SmolStr>,
     },
     /// The name of an entry that the catalogue already has.
     Linked(Link),
@@ -104,7 +102,7 @@ pub struct Offer {
     /// What the server is: the MCP resource, or the route where there is none.
     pub identity: Key,
     /// Where it is reached, in order; never empty.
-    pub endpoints: Vec<Endpoint>,
+    pub endpoints: Box<[Endpoint]>,
     /// What it is called.
     pub naming: Naming,
 }

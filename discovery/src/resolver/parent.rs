@@ -4,38 +4,36 @@ use smol_str::SmolStr;
 
 use crate::listener::{Origin, Parent, admitted, describe, reason};
 use crate::object::{
-    Condition, From, GATEWAY_GROUP, Gateway, HttpRoute, Key, Kind, ListenerSet, ParentRef, current,
+    Condition, From, GATEWAY_GROUP, Gateway, HttpRoute, Key, Kind, ListenerSet, ParentKind,
+    ParentRef, State, current,
 };
 use crate::problem::{Code, Problem, Severity};
 use crate::resolver::Lookup;
 use crate::settings::Settings;
 
-/// The kind of a parentRef, where it is one that HTTP routes are served through.
-pub(super) fn kind(parent: &ParentRef) -> Option<Kind> {
-    if parent.group.as_deref().unwrap_or(GATEWAY_GROUP) != GATEWAY_GROUP {
-        return None;
-    }
-    match parent.kind.as_deref().unwrap_or("Gateway") {
-        "Gateway" => Some(Kind::Gateway),
-        "ListenerSet" => Some(Kind::ListenerSet),
-        _ => None,
-    }
+/// The object that a parentRef refers to, where it is one that HTTP routes are served through.
+pub(super) fn key(parent: &ParentRef) -> Option<Key> {
+    let kind = match parent.kind {
+        ParentKind::Gateway => Kind::Gateway,
+        ParentKind::ListenerSet => Kind::ListenerSet,
+        ParentKind::Other => return None,
+    };
+    Some(Key::new(kind, parent.namespace.clone(), parent.name.clone()))
 }
 
 /// The origins of one parentRef. Where it has any, the problems of its other listeners are notes.
 pub(super) fn origins(
+    at: usize,
     parent: &ParentRef,
-    kind: Kind,
+    key: &Key,
     route: &HttpRoute,
     lookup: &impl Lookup,
     settings: &Settings,
     problems: &mut Vec<Problem>,
 ) -> Vec<Origin> {
-    let namespace = parent.namespace.as_ref().unwrap_or(&route.meta.namespace);
-    let key = Key::new(kind, namespace.clone(), parent.name.clone());
     let mut own = Vec::new();
-    let found = accepted(parent, &key, route, settings)
-        .and_then(|()| of_parent(parent, &key, route, lookup, settings, &mut own));
+    let found = accepted(at, key, route, settings)
+        .and_then(|()| of_parent(parent, key, route, lookup, settings, &mut own));
     let origins = match found {
         Ok(origins) => origins,
         Err(problem) => {
@@ -59,35 +57,26 @@ fn error(code: Code, about: &Key, message: String, remedy: &str) -> Box<Problem>
 }
 
 /// Whether a controller accepted the route for this parentRef, at its generation.
-fn accepted(parent: &ParentRef, key: &Key, route: &HttpRoute, settings: &Settings) -> Found<()> {
+fn accepted(at: usize, key: &Key, route: &HttpRoute, settings: &Settings) -> Found<()> {
     if !route.has_status && settings.assume_accepted {
         return Ok(());
     }
-    let same = |written: &ParentRef| {
-        kind(written) == Some(key.kind)
-            && written.name == key.name
-            && *written.namespace.as_ref().unwrap_or(&route.meta.namespace) == key.namespace
-            && written.section_name == parent.section_name
-            && written.port == parent.port
-    };
     let mut refusal: Option<&Condition> = None;
     let mut stale = false;
     let mut unresolved: Option<&Condition> = None;
     let generation = route.meta.generation;
-    for status in route.status.iter().filter(|s| same(&s.parent_ref)) {
-        match status.conditions.iter().find(|c| c.r#type == "Accepted") {
-            Some(c) if c.status == "True" => {
-                if current(std::slice::from_ref(c), "Accepted", generation).is_none() {
-                    stale = true;
-                    continue;
-                }
-                match current(&status.conditions, "ResolvedRefs", generation) {
-                    Some(refs) if refs.status == "False" => unresolved = Some(refs),
-                    _ => return Ok(()),
-                }
+    for status in route.status.iter().filter(|s| usize::from(s.parent) == at) {
+        let Some(accepted) = &status.accepted else { continue };
+        if accepted.state != State::True {
+            refusal = accepted.condition.as_deref();
+        } else if !accepted.is_current(generation) {
+            stale = true;
+        } else {
+            let refs = status.resolved_refs.as_ref().filter(|refs| refs.is_current(generation));
+            match refs {
+                Some(refs) if refs.state == State::False => unresolved = refs.condition.as_deref(),
+                _ => return Ok(()),
             }
-            Some(c) => refusal = Some(c),
-            None => {}
         }
     }
     if let Some(condition) = unresolved {

@@ -3,15 +3,13 @@
 use smol_str::{SmolStr, format_smolstr};
 
 use crate::listener::Origin;
-use crate::object::{HttpRoute, Key, Kind, McpResource, Rule};
+use crate::object::{HttpRoute, Key, Kind, McpResource, Rule, Transport};
 use crate::path::{self, Path, Unpublishable};
 use crate::problem::{Code, Problem, Severity, excerpt};
 use crate::resolver::{
     Endpoint, Lookup, Naming, Offer, Resolution, Via, backend, direct, naming, parent,
 };
 use crate::settings::Settings;
-
-const STREAMABLE: SmolStr = SmolStr::new_static("streamable-http");
 
 pub(super) struct Resolver<'l, L> {
     pub(super) route: &'l HttpRoute,
@@ -43,6 +41,7 @@ impl<'l, L: Lookup> Resolver<'l, L> {
         let origins = self.origins();
         let servers = self.servers();
         if !origins.is_empty() {
+            self.resolution.offers.reserve_exact(servers.len());
             for server in &servers {
                 self.offer(server, &origins);
             }
@@ -68,14 +67,13 @@ impl<'l, L: Lookup> Resolver<'l, L> {
     fn origins(&mut self) -> Vec<Origin> {
         let mut origins = Vec::new();
         let mut parents = 0;
-        for reference in &self.route.parents {
-            let Some(kind) = parent::kind(reference) else {
-                continue;
-            };
+        for (at, reference) in self.route.parents.iter().enumerate() {
+            let Some(key) = parent::key(reference) else { continue };
             parents += 1;
             origins.extend(parent::origins(
+                at,
                 reference,
-                kind,
+                &key,
                 self.route,
                 self.lookup,
                 self.settings,
@@ -168,26 +166,23 @@ impl<'l, L: Lookup> Resolver<'l, L> {
     }
 
     fn offer(&mut self, server: &Server<'l>, origins: &[Origin]) {
-        let annotated = self.route.annotations.transport.clone();
+        let annotated = self.route.annotations.transport;
         let transport = match server.resource {
-            Some(resource) => resource.transport.clone(),
-            None => annotated.unwrap_or(STREAMABLE),
+            Some(resource) => resource.transport,
+            None => annotated.unwrap_or_default(),
         };
         let mut reached: Vec<(Endpoint, &Origin, Option<&SmolStr>)> = origins
             .iter()
             .flat_map(|origin| server.paths.iter().map(move |path| (origin, path)))
             .map(|(origin, path)| {
-                (endpoint(origin, path, &transport), origin, path.unverified.as_ref())
+                (endpoint(origin, path, transport), origin, path.unverified.as_ref())
             })
             .collect();
         reached.sort_by(|(a, ..), (b, ..)| a.order().cmp(&b.order()));
         reached.dedup_by(|(later, ..), (first, ..)| later.url == first.url);
         self.prefer_https(&mut reached);
-        let (hosts, gateway) = {
-            let claimable = reached.iter().filter(|(e, origin, _)| e.external && origin.claimable);
-            let hosts: Vec<&str> = claimable.map(|(_, origin, _)| origin.host.as_str()).collect();
-            (hosts, reached.first().map(|(_, origin, _)| origin.via.parent.name.clone()))
-        };
+        let claimable = reached.iter().filter(|(e, origin, _)| e.external && origin.claimable);
+        let hosts: Vec<&str> = claimable.map(|(_, origin, _)| origin.host.as_str()).collect();
         let resource = server.resource;
         let own = resource.map(|resource| &resource.annotations);
         let link = self.route.annotations.link.as_ref().or(own.and_then(|own| own.link.as_ref()));
@@ -203,14 +198,7 @@ impl<'l, L: Lookup> Resolver<'l, L> {
                 hosts,
             };
             match claim.name(self.lookup, self.settings) {
-                Ok((name, explicit)) => Naming::Named {
-                    name,
-                    explicit,
-                    suffixes: gateway
-                        .into_iter()
-                        .chain([self.route.meta.namespace.clone()])
-                        .collect(),
-                },
+                Ok((name, explicit)) => Naming::Named { name, explicit },
                 Err(problem) => return self.resolution.problems.push(*problem),
             }
         };
@@ -220,7 +208,8 @@ impl<'l, L: Lookup> Resolver<'l, L> {
                 problems.push(path_unverified(endpoint, serves));
             }
         }
-        let endpoints: Vec<Endpoint> = reached.into_iter().map(|(endpoint, ..)| endpoint).collect();
+        let endpoints: Box<[Endpoint]> =
+            reached.into_iter().map(|(endpoint, ..)| endpoint).collect();
         if endpoints.iter().any(|endpoint| !endpoint.external) {
             problems.push(direct::internal(&endpoints));
         }
@@ -255,7 +244,7 @@ impl<'l, L: Lookup> Resolver<'l, L> {
     }
 }
 
-fn endpoint(origin: &Origin, path: &Path, transport: &SmolStr) -> Endpoint {
+fn endpoint(origin: &Origin, path: &Path, transport: Transport) -> Endpoint {
     let scheme = if origin.https { "https" } else { "http" };
     let host = &origin.host;
     let shown = if path.path.is_empty() { "/" } else { path.path.as_str() };
@@ -265,7 +254,7 @@ fn endpoint(origin: &Origin, path: &Path, transport: &SmolStr) -> Endpoint {
     };
     Endpoint {
         url,
-        transport: transport.clone(),
+        transport,
         external: origin.external,
         exact: path.exact,
         path_length: u16::try_from(shown.len()).unwrap_or(u16::MAX),
