@@ -80,6 +80,8 @@ fn objects(routes: usize) -> Vec<Parsed> {
 
 fn load(objects: Vec<Parsed>) -> Index {
     let mut index = Index::new(Settings::default());
+    // As a controller does with its first list.
+    index.reserve(objects.len(), objects.len() - GATEWAYS);
     for object in objects {
         index.apply(object);
     }

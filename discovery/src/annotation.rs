@@ -104,7 +104,7 @@ pub struct Description {
     /// `registry-icon`.
     pub icon: Option<SmolStr>,
     /// `registry-tier`, or the label `tier`.
-    pub tier: Option<SmolStr>,
+    pub tier: Option<&'static str>,
     /// `registry-tools` or `tools`.
     pub tools: Box<[SmolStr]>,
     /// `registry-tags` and `registry-category`, or the label `category`.
@@ -279,7 +279,7 @@ impl Parser<'_> {
         });
         self.description.tier = self.describing("registry-tier", |text| {
             let tier = ["Official", "Community", "Partner"].into_iter().find(|tier| *tier == text);
-            tier.map(SmolStr::new_static).ok_or_else(|| {
+            tier.ok_or_else(|| {
                 (format!("is {}", excerpt(text)), "Set it to Official, Community or Partner.")
             })
         });
@@ -307,8 +307,7 @@ impl Parser<'_> {
         if self.description.tier.is_none() {
             let known = ["Official", "Community", "Partner"];
             self.description.tier = get("tier")
-                .and_then(|tier| known.into_iter().find(|k| k.eq_ignore_ascii_case(&tier)))
-                .map(SmolStr::new_static);
+                .and_then(|tier| known.into_iter().find(|k| k.eq_ignore_ascii_case(&tier)));
         }
         if let Some(category) = get("category") {
             let tags = std::mem::take(&mut self.description.tags);
@@ -580,7 +579,7 @@ mod tests {
         assert_eq!(parsed.registry.as_deref(), Some("team"));
         let described = parsed.description.unwrap();
         assert_eq!(
-            (described.tier.as_deref(), described.tags.join(" ").as_str()),
+            (described.tier, described.tags.join(" ").as_str()),
             (Some("Official"), "a dev")
         );
     }

@@ -169,8 +169,8 @@ fn extension(
 ) -> Map<String, Value> {
     let mut extension = Map::new();
     extension.insert("status".into(), "active".into());
-    if let Some(tier) = described.iter().find_map(|d| d.tier.as_ref()) {
-        extension.insert("tier".into(), tier.as_str().into());
+    if let Some(tier) = described.iter().find_map(|d| d.tier) {
+        extension.insert("tier".into(), tier.into());
     }
     let mut list = |key: &str, items: Option<&[SmolStr]>| {
         if let Some(items) = items {

@@ -1,8 +1,8 @@
 //! Reverse edges: which sources read an object when they were last resolved.
 
-use std::hash::{BuildHasher, RandomState};
-
+use ahash::RandomState;
 use hashbrown::HashTable;
+use smallvec::{SmallVec, smallvec};
 
 use super::SourceId;
 use crate::object::Key;
@@ -14,7 +14,7 @@ type NodeId = u32;
 pub(super) struct Edges {
     /// Nodes by key.
     table: HashTable<NodeId>,
-    nodes: Vec<Option<Node>>,
+    nodes: Vec<Option<Box<Node>>>,
     free: Vec<NodeId>,
     hasher: RandomState,
 }
@@ -22,8 +22,8 @@ pub(super) struct Edges {
 #[derive(Debug)]
 struct Node {
     key: Key,
-    /// Sorted.
-    readers: Vec<SourceId>,
+    /// Sorted. Most objects have one reader.
+    readers: SmallVec<[SourceId; 4]>,
 }
 
 /// What one source reads.
@@ -31,7 +31,7 @@ pub(super) type Reads = Box<[NodeId]>;
 
 impl Edges {
     fn node(&self, id: NodeId) -> Option<&Node> {
-        self.nodes.get(id as usize)?.as_ref()
+        self.nodes.get(id as usize)?.as_deref()
     }
 
     fn find(&self, key: &Key) -> Option<NodeId> {
@@ -69,11 +69,12 @@ impl Edges {
         });
         let hash = self.hasher.hash_one(&key);
         if let Some(slot) = self.nodes.get_mut(id as usize) {
-            *slot = Some(Node { key, readers: vec![source] });
+            *slot = Some(Box::new(Node { key, readers: smallvec![source] }));
         }
         let Self { table, nodes, hasher, .. } = self;
         table.insert_unique(hash, id, |id| {
-            nodes.get(*id as usize).and_then(Option::as_ref).map_or(0, |n| hasher.hash_one(&n.key))
+            let node = nodes.get(*id as usize).and_then(Option::as_ref);
+            node.map_or(0, |node| hasher.hash_one(&node.key))
         });
         id
     }

@@ -10,9 +10,10 @@ mod edges;
 mod names;
 mod store;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::hash::{BuildHasher, RandomState};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
+use ahash::{HashMap, RandomState};
 use hashbrown::HashTable;
 use smol_str::{SmolStr, format_smolstr};
 use waymark_catalogue::merge::Link;
@@ -33,8 +34,8 @@ type SourceId = u32;
 /// An opted-in object, resolved.
 #[derive(Debug)]
 struct Source {
-    key: Key,
-    created: Option<i64>,
+    /// Its key and age.
+    rank: Arc<Rank>,
     resolution: Resolution,
     reads: Reads,
     /// Per offer: the claim it is a member of, or the entry of its link.
@@ -51,9 +52,9 @@ enum Standing {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Changes {
     /// Ids of entries that are new, changed or gone ([`Index::entry`] tells which).
-    pub entries: BTreeSet<SmolStr>,
+    pub entries: Vec<SmolStr>,
     /// Objects whose explanation may have changed.
-    pub objects: BTreeSet<Key>,
+    pub objects: Vec<Key>,
 }
 
 impl Changes {
@@ -72,7 +73,7 @@ pub struct Index {
     /// Sources by key.
     ids: HashTable<SourceId>,
     hasher: RandomState,
-    sources: Vec<Option<Source>>,
+    sources: Vec<Option<Box<Source>>>,
     free: Vec<SourceId>,
     edges: Edges,
     names: Names,
@@ -84,7 +85,7 @@ pub struct Index {
     rejections: HashMap<SmolStr, Problem>,
     /// Sources to resolve again, and keys that may be a source now.
     dirty: BTreeSet<SourceId>,
-    candidates: BTreeSet<Key>,
+    candidates: Vec<Key>,
     /// Linked entries to look at again.
     touched_links: BTreeSet<SmolStr>,
 }
@@ -100,6 +101,17 @@ impl Index {
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Makes room for objects, of which some are opted in: what a first list knows beforehand.
+    pub fn reserve(&mut self, objects: usize, opted_in: usize) {
+        self.store.reserve(objects);
+        let Self { ids, sources, hasher, .. } = self;
+        ids.reserve(opted_in, |id| hash_of(sources, hasher, *id));
+        sources.reserve(opted_in);
+        self.names.reserve(opted_in);
+        self.committed.reserve(opted_in);
+        self.candidates.reserve(opted_in);
     }
 
     /// Takes in an object, or that it is not opted in.
@@ -139,7 +151,7 @@ impl Index {
         }
         self.dirty.extend(self.edges.readers(key));
         if key.kind == Kind::HttpRoute || key.kind.is_mcp() {
-            self.candidates.insert(key.clone());
+            self.candidates.push(key.clone());
         }
     }
 
@@ -147,22 +159,26 @@ impl Index {
     /// changed.
     pub fn commit(&mut self) -> Changes {
         let mut changes = Changes::default();
+        let mut changed: Vec<SourceId> = Vec::new();
         for key in std::mem::take(&mut self.candidates) {
             let id = self.id(&key);
             if let Some(id) = id {
                 self.dirty.remove(&id);
             }
-            self.resolve(key, id, &mut changes);
+            self.resolve(key, id, &mut changed, &mut changes);
         }
         for id in std::mem::take(&mut self.dirty) {
-            if let Some(key) = self.source(id).map(|source| source.key.clone()) {
-                self.resolve(key, Some(id), &mut changes);
+            if let Some(key) = self.source(id).map(|source| source.rank.key.clone()) {
+                self.resolve(key, Some(id), &mut changed, &mut changes);
             }
         }
         let (touched, affected) = self.names.take_changes();
-        for id in affected {
+        changed.extend(affected);
+        changed.sort_unstable();
+        changed.dedup();
+        for id in changed {
             if let Some(source) = self.source(id) {
-                changes.objects.insert(source.key.clone());
+                changes.objects.push(source.rank.key.clone());
             }
         }
         let links = std::mem::take(&mut self.touched_links);
@@ -179,22 +195,28 @@ impl Index {
                 }
             };
             if changed {
-                changes.entries.insert(id);
+                changes.entries.push(id);
             }
         }
         changes
     }
 
     fn id(&self, key: &Key) -> Option<SourceId> {
-        let is_key = |id: &SourceId| self.source(*id).is_some_and(|source| source.key == *key);
+        let is_key = |id: &SourceId| self.source(*id).is_some_and(|source| source.rank.key == *key);
         self.ids.find(self.hasher.hash_one(key), is_key).copied()
     }
 
     fn source(&self, id: SourceId) -> Option<&Source> {
-        self.sources.get(id as usize)?.as_ref()
+        self.sources.get(id as usize)?.as_deref()
     }
 
-    fn resolve(&mut self, key: Key, id: Option<SourceId>, changes: &mut Changes) {
+    fn resolve(
+        &mut self,
+        key: Key,
+        id: Option<SourceId>,
+        changed: &mut Vec<SourceId>,
+        changes: &mut Changes,
+    ) {
         let recorder = Recorder::new(&self.store);
         let object = self.store.get(&key);
         let resolution =
@@ -204,29 +226,27 @@ impl Index {
         match (id, resolution) {
             (None, None) => {}
             (Some(id), None) => {
-                changes.objects.insert(key.clone());
+                changes.objects.push(key);
                 self.forget(id);
             }
             (None, Some(resolution)) => {
-                changes.objects.insert(key.clone());
+                let rank = Arc::new(Rank { created, key });
                 let id = self.free.pop().unwrap_or_else(|| {
                     self.sources.push(None);
                     SourceId::try_from(self.sources.len() - 1).unwrap_or(SourceId::MAX)
                 });
                 let reads = self.edges.replace(id, &[], reads);
-                let shares = self.attach(id, &key, created, &resolution);
-                let hash = self.hasher.hash_one(&key);
-                let source = Source { key, created, resolution, reads, shares };
+                let shares = self.attach(id, &rank, &resolution);
+                let hash = self.hasher.hash_one(&rank.key);
+                changed.push(id);
+                let source = Box::new(Source { rank, resolution, reads, shares });
                 if let Some(slot) = self.sources.get_mut(id as usize) {
                     *slot = Some(source);
                 }
                 let Self { ids, sources, hasher, .. } = self;
-                ids.insert_unique(hash, id, |id| {
-                    let source = sources.get(*id as usize).and_then(Option::as_ref);
-                    source.map_or(0, |source| hasher.hash_one(&source.key))
-                });
+                ids.insert_unique(hash, id, |id| hash_of(sources, hasher, *id));
             }
-            (Some(id), Some(resolution)) => self.update(id, created, resolution, reads, changes),
+            (Some(id), Some(resolution)) => self.update(id, created, resolution, reads, changed),
         }
     }
 
@@ -236,13 +256,13 @@ impl Index {
         created: Option<i64>,
         resolution: Resolution,
         reads: Vec<Key>,
-        changes: &mut Changes,
+        changed: &mut Vec<SourceId>,
     ) {
         let Some(Some(mut source)) = self.sources.get_mut(id as usize).map(Option::take) else {
             return;
         };
         source.reads = self.edges.replace(id, &source.reads, reads);
-        let same_names = source.created == created
+        let same_names = source.rank.created == created
             && source.resolution.offers.len() == resolution.offers.len()
             && source.resolution.offers.iter().zip(&resolution.offers).all(|(old, new)| {
                 (&old.identity, &old.naming, gateway(old))
@@ -259,13 +279,13 @@ impl Index {
             }
         } else {
             self.detach(id, &source.shares);
-            source.shares = self.attach(id, &source.key, created, &resolution);
+            source.rank = Arc::new(Rank { created, key: source.rank.key.clone() });
+            source.shares = self.attach(id, &source.rank, &resolution);
         }
         if source.resolution != resolution {
-            changes.objects.insert(source.key.clone());
+            changed.push(id);
         }
         source.resolution = resolution;
-        source.created = created;
         if let Some(slot) = self.sources.get_mut(id as usize) {
             *slot = Some(source);
         }
@@ -277,30 +297,19 @@ impl Index {
         };
         self.edges.replace(id, &source.reads, Vec::new());
         self.detach(id, &source.shares);
-        let hash = self.hasher.hash_one(&source.key);
+        let hash = self.hasher.hash_one(&source.rank.key);
         if let Ok(entry) = self.ids.find_entry(hash, |other| *other == id) {
             entry.remove();
         }
         self.free.push(id);
     }
 
-    fn attach(
-        &mut self,
-        id: SourceId,
-        key: &Key,
-        created: Option<i64>,
-        resolution: &Resolution,
-    ) -> Vec<Standing> {
+    fn attach(&mut self, id: SourceId, rank: &Arc<Rank>, resolution: &Resolution) -> Vec<Standing> {
+        let key = &rank.key;
         let standing = |(at, offer): (usize, &Offer)| match &offer.naming {
             Naming::Named { name, explicit } => {
-                let rank = Rank {
-                    created: created.unwrap_or(i64::MAX),
-                    namespace: key.namespace.clone(),
-                    name: key.name.clone(),
-                    kind: key.kind,
-                };
                 let member = Member {
-                    rank,
+                    rank: Arc::clone(rank),
                     source: id,
                     offer: offer_id(at),
                     explicit: *explicit,
@@ -366,14 +375,14 @@ impl Index {
     }
 
     fn share<'i>(&'i self, source: &'i Source, offer: &'i Offer) -> Option<Share<'i>> {
-        let object = self.store.get(&source.key)?;
+        let object = self.store.get(&source.rank.key)?;
         let annotations = match object {
             Object::HttpRoute(route) => &route.annotations,
             Object::Mcp(resource) => &resource.annotations,
             _ => return None,
         };
         Some(Share {
-            source: &source.key,
+            source: &source.rank.key,
             meta: meta(object)?,
             annotations,
             resource: self.store.mcp(&offer.identity),
@@ -464,7 +473,7 @@ impl Index {
         let wanted = claim.wanted();
         let holder = self.names.holder(wanted).and_then(|holder| holder.members().next());
         let holder = holder.and_then(|member| self.source(member.source));
-        let holder = holder.map_or_else(|| "another object".to_owned(), |s| s.key.to_string());
+        let holder = holder.map_or_else(|| "another object".to_owned(), |s| s.rank.key.to_string());
         match claim.held() {
             Some((_, true)) => None,
             Some((held, false)) => Some(
@@ -489,7 +498,11 @@ impl Index {
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         Outcome::new(
-            self.sources.iter().flatten().filter_map(|source| self.explain(&source.key)).collect(),
+            self.sources
+                .iter()
+                .flatten()
+                .filter_map(|source| self.explain(&source.rank.key))
+                .collect(),
         )
     }
 
@@ -506,6 +519,11 @@ fn meta(object: &Object) -> Option<&Meta> {
         Object::Mcp(resource) => Some(&resource.meta),
         _ => None,
     }
+}
+
+fn hash_of(sources: &[Option<Box<Source>>], hasher: &RandomState, id: SourceId) -> u64 {
+    let source = sources.get(id as usize).and_then(Option::as_ref);
+    source.map_or(0, |source| hasher.hash_one(&source.rank.key))
 }
 
 /// The Gateway (or ListenerSet) by which the preferred URL of an offer is reached.

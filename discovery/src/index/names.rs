@@ -8,9 +8,9 @@
 //! goes down its chain, who could do better with a name that became free moves up.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, HashMap, HashSet};
-use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
 
+use ahash::{HashMap, RandomState};
 use hashbrown::HashTable;
 use smol_str::{SmolStr, format_smolstr};
 use waymark_catalogue::ServerName;
@@ -22,19 +22,33 @@ use crate::object::{Key, Kind};
 pub(super) type ClaimId = u32;
 
 /// Age of an object, then namespace and name: the order in which claims are served.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rank {
-    /// Creation time; those that were not created yet are youngest.
-    pub(super) created: i64,
-    pub(super) namespace: SmolStr,
-    pub(super) name: SmolStr,
-    pub(super) kind: Kind,
+    /// Creation time; `None` for those that were not created yet, which are youngest.
+    pub(super) created: Option<i64>,
+    pub(super) key: Key,
+}
+
+impl Ord for Rank {
+    fn cmp(&self, other: &Self) -> Ordering {
+        fn parts(rank: &Rank) -> (bool, Option<i64>, &str, &str, Kind) {
+            let Key { kind, namespace, name } = &rank.key;
+            (rank.created.is_none(), rank.created, namespace, name, *kind)
+        }
+        parts(self).cmp(&parts(other))
+    }
+}
+
+impl PartialOrd for Rank {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 /// One offer of one source, as a member of a claim.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Member {
-    pub(super) rank: Rank,
+    pub(super) rank: Arc<Rank>,
     pub(super) source: SourceId,
     pub(super) offer: u32,
     /// Whether an annotation says the name, so that it gets no suffix.
@@ -52,9 +66,9 @@ pub(super) struct Claim {
     /// Oldest first. The oldest one's word on suffixes counts.
     members: Vec<Member>,
     /// Level of its chain at which it holds a name.
-    holds: Option<usize>,
+    holds: Option<u8>,
     /// On how many levels it stands in line: up to the one it holds.
-    in_line: usize,
+    in_line: u8,
 }
 
 impl Claim {
@@ -76,14 +90,14 @@ impl Claim {
 
     /// The name at a level of its chain: the base, then with one suffix more each time. Names
     /// that are too long are left out.
-    fn name(&self, level: usize) -> Option<SmolStr> {
+    fn name(&self, level: u8) -> Option<SmolStr> {
         if level == 0 {
             return Some(self.base.clone());
         }
         let oldest = self.members.first().filter(|member| !member.explicit)?;
         let mut name = self.base.clone();
         let mut valid =
-            oldest.gateway.iter().chain([&oldest.rank.namespace]).filter_map(|suffix| {
+            oldest.gateway.iter().chain([&oldest.rank.key.namespace]).filter_map(|suffix| {
                 let longer = format_smolstr!("{name}-{suffix}");
                 let valid = ServerName::parse(&longer).is_ok();
                 valid.then(|| {
@@ -91,14 +105,14 @@ impl Claim {
                     name.clone()
                 })
             });
-        valid.nth(level - 1)
+        valid.nth(usize::from(level) - 1)
     }
 
     /// By the oldest member, then by identity. One source may claim one name for several
     /// identities, never for one identity twice, so this never leaves a tie.
     fn place(&self, other: &Self) -> Ordering {
         fn rank(claim: &Claim) -> Option<&Rank> {
-            claim.members.first().map(|member| &member.rank)
+            claim.members.first().map(|member| &*member.rank)
         }
         rank(self).cmp(&rank(other)).then_with(|| self.identity.cmp(&other.identity))
     }
@@ -117,22 +131,31 @@ pub(super) struct Names {
     /// Claims by identity and base.
     table: HashTable<ClaimId>,
     hasher: RandomState,
-    claims: Vec<Option<Claim>>,
+    claims: Vec<Option<Box<Claim>>>,
     free: Vec<ClaimId>,
     names: HashMap<SmolStr, Name>,
-    /// Names whose holder, or whose holder's members, changed.
-    touched: HashSet<SmolStr>,
+    /// Names whose holder, or whose holder's members, changed. In the order of the changes, which
+    /// is that of the memory; a name that stands in it twice does no harm.
+    touched: Vec<SmolStr>,
     /// Sources of claims whose standing changed.
-    affected: BTreeSet<SourceId>,
+    affected: Vec<SourceId>,
 }
 
 impl Names {
     pub(super) fn claim(&self, id: ClaimId) -> Option<&Claim> {
-        self.claims.get(id as usize)?.as_ref()
+        self.claims.get(id as usize)?.as_deref()
     }
 
     fn claim_mut(&mut self, id: ClaimId) -> Option<&mut Claim> {
-        self.claims.get_mut(id as usize)?.as_mut()
+        self.claims.get_mut(id as usize)?.as_deref_mut()
+    }
+
+    /// Makes room for claims, most of which will have a name of their own.
+    pub(super) fn reserve(&mut self, claims: usize) {
+        let Self { table, claims: all, names, hasher, .. } = self;
+        names.reserve(claims);
+        table.reserve(claims, |id| hash_of(all, hasher, *id));
+        all.reserve(claims);
     }
 
     pub(super) fn holder(&self, name: &str) -> Option<&Claim> {
@@ -140,7 +163,7 @@ impl Names {
     }
 
     /// The names and sources that changed since the last call.
-    pub(super) fn take_changes(&mut self) -> (HashSet<SmolStr>, BTreeSet<SourceId>) {
+    pub(super) fn take_changes(&mut self) -> (Vec<SmolStr>, Vec<SourceId>) {
         (std::mem::take(&mut self.touched), std::mem::take(&mut self.affected))
     }
 
@@ -148,7 +171,7 @@ impl Names {
     pub(super) fn touch(&mut self, id: ClaimId) {
         let Some(Some(claim)) = self.claims.get(id as usize) else { return };
         if let Some((name, _)) = claim.held() {
-            self.touched.insert(name);
+            self.touched.push(name);
             // What the oldest member says counts for all of them.
             self.affected.extend(claim.members.iter().map(|member| member.source));
         }
@@ -182,13 +205,11 @@ impl Names {
         });
         if let Some(slot) = self.claims.get_mut(id as usize) {
             let members = Vec::with_capacity(1);
-            *slot = Some(Claim { identity, base, members, holds: None, in_line: 0 });
+            let claim = Claim { identity, base, members, holds: None, in_line: 0 };
+            *slot = Some(Box::new(claim));
         }
         let Self { table, claims, hasher, .. } = self;
-        table.insert_unique(hash, id, |id| {
-            let claim = claims.get(*id as usize).and_then(Option::as_ref);
-            claim.map_or(0, |claim| hasher.hash_one((&claim.identity, &claim.base)))
-        });
+        table.insert_unique(hash, id, |id| hash_of(claims, hasher, *id));
         id
     }
 
@@ -215,7 +236,7 @@ impl Names {
         self.leave_lines(id, 0);
         self.hold(id, None);
         if let Some((held, _)) = held {
-            self.touched.insert(held.clone());
+            self.touched.push(held.clone());
             if let Some(state) = self.names.get_mut(&held) {
                 state.holder = None;
             }
@@ -224,7 +245,7 @@ impl Names {
     }
 
     /// Takes a claim out of the lines from a level on.
-    fn leave_lines(&mut self, id: ClaimId, from: usize) {
+    fn leave_lines(&mut self, id: ClaimId, from: u8) {
         let Some(claim) = self.claim(id) else { return };
         let names: Vec<SmolStr> = (from..claim.in_line).filter_map(|l| claim.name(l)).collect();
         let Self { claims, names: lines, .. } = self;
@@ -244,7 +265,7 @@ impl Names {
     }
 
     /// Puts a claim into the line for its name at a level.
-    fn join_line(&mut self, id: ClaimId, level: usize, name: &SmolStr) {
+    fn join_line(&mut self, id: ClaimId, level: u8, name: &SmolStr) {
         let Self { claims, names, .. } = self;
         let Some(Some(claim)) = claims.get(id as usize) else { return };
         if level < claim.in_line {
@@ -259,7 +280,7 @@ impl Names {
         }
     }
 
-    fn hold(&mut self, id: ClaimId, level: Option<usize>) {
+    fn hold(&mut self, id: ClaimId, level: Option<u8>) {
         if let Some(Some(claim)) = self.claims.get_mut(id as usize) {
             claim.holds = level;
             self.affected.extend(claim.members.iter().map(|member| member.source));
@@ -307,12 +328,12 @@ impl Names {
         }
     }
 
-    fn give(&mut self, id: ClaimId, level: usize, name: SmolStr) {
+    fn give(&mut self, id: ClaimId, level: u8, name: SmolStr) {
         if let Some(state) = self.names.get_mut(&name) {
             state.holder = Some(id);
         }
         self.hold(id, Some(level));
-        self.touched.insert(name);
+        self.touched.push(name);
     }
 
     /// Gives a free name to the first claim in line that holds nothing better; returns the name
@@ -329,7 +350,7 @@ impl Names {
             better.then(|| (*id, level, claim.held().map(|(held, _)| held)))
         })?;
         if let Some(left) = &left {
-            self.touched.insert(left.clone());
+            self.touched.push(left.clone());
             if let Some(state) = self.names.get_mut(left) {
                 state.holder = None;
             }
@@ -340,10 +361,15 @@ impl Names {
     }
 }
 
+fn hash_of(claims: &[Option<Box<Claim>>], hasher: &RandomState, id: ClaimId) -> u64 {
+    let claim = claims.get(id as usize).and_then(Option::as_ref);
+    claim.map_or(0, |claim| hasher.hash_one((&claim.identity, &claim.base)))
+}
+
 /// Where a claim stands, or would stand, in a line.
-fn search(claims: &[Option<Claim>], line: &[ClaimId], claim: &Claim) -> Result<usize, usize> {
+fn search(claims: &[Option<Box<Claim>>], line: &[ClaimId], claim: &Claim) -> Result<usize, usize> {
     line.binary_search_by(|other| {
-        let other = claims.get(*other as usize).and_then(Option::as_ref);
+        let other = claims.get(*other as usize).and_then(Option::as_deref);
         other.map_or(Ordering::Less, |other| other.place(claim))
     })
 }

@@ -2,8 +2,8 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{BuildHasher, RandomState};
 
+use ahash::RandomState;
 use hashbrown::HashTable;
 use smol_str::SmolStr;
 
@@ -35,6 +35,12 @@ impl Store {
     fn find(&self, kind: Kind, namespace: &str, name: &str) -> Option<&Object> {
         let parts = (kind, namespace, name);
         self.objects.find(self.hash(parts), |object| object.parts() == parts)
+    }
+
+    /// Makes room for objects.
+    pub(super) fn reserve(&mut self, objects: usize) {
+        let Self { objects: table, hasher, .. } = self;
+        table.reserve(objects, |object| hasher.hash_one(object.parts()));
     }
 
     pub(super) fn get(&self, key: &Key) -> Option<&Object> {

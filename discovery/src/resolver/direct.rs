@@ -133,7 +133,7 @@ fn offer(
 ) -> Result<Offer, Box<Problem>> {
     let external = !host::is_cluster_internal(host);
     let naming = match &resource.annotations.link {
-        Some(link) => Naming::Linked(link.clone()),
+        Some(link) => Naming::Linked(Box::new(link.clone())),
         None => {
             let claim = naming::Claim {
                 namespace: &resource.meta.namespace,

@@ -93,7 +93,7 @@ pub enum Naming {
         explicit: bool,
     },
     /// The name of an entry that the catalogue already has.
-    Linked(Link),
+    Linked(Box<Link>),
 }
 
 /// One server that an object offers for publishing.

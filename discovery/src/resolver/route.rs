@@ -187,7 +187,7 @@ impl<'l, L: Lookup> Resolver<'l, L> {
         let own = resource.map(|resource| &resource.annotations);
         let link = self.route.annotations.link.as_ref().or(own.and_then(|own| own.link.as_ref()));
         let naming = if let Some(link) = link {
-            Naming::Linked(link.clone())
+            Naming::Linked(Box::new(link.clone()))
         } else {
             let explicit = self.route.annotations.name.as_ref();
             let claim = naming::Claim {

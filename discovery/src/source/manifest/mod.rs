@@ -194,6 +194,8 @@ impl Manifests {
         for key in gone {
             index.remove(&key);
         }
+        let routes = self.objects.keys().filter(|key| key.kind == object::Kind::HttpRoute).count();
+        index.reserve(self.objects.len(), routes);
         for (parsed, _) in self.objects.into_values() {
             index.apply(parsed);
         }
