@@ -12,7 +12,7 @@ use waymark_registry_api::catalogue::Key;
 use waymark_registry_api::store::{Batch, ContributionChange, SqliteStore, Store, StoredEntry};
 
 const ENTRIES: usize = 100_000;
-const BATCH: usize = 512;
+const BATCH: usize = 4096;
 
 fn main() {
     let runtime = tokio::runtime::Runtime::new().unwrap();

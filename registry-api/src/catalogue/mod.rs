@@ -4,6 +4,7 @@ mod merging;
 mod prepared;
 mod preview;
 mod query;
+mod search;
 mod served;
 mod snapshot;
 mod writer;

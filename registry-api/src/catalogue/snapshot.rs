@@ -13,6 +13,7 @@ use smol_str::SmolStr;
 use waymark_catalogue::version;
 
 use super::query::{Cursor, Page, Query, VersionFilter};
+use super::search::SearchIndex;
 use super::served::{Key, Served};
 
 type ByKey = OrdMap<Key, Arc<Served>>;
@@ -33,6 +34,7 @@ pub struct Snapshot {
     latest: OrdMap<SmolStr, Arc<Served>>,
     by_revision: OrdMap<u64, Arc<Served>>,
     by_updated: OrdMap<(Timestamp, Key), Arc<Served>>,
+    search: SearchIndex,
 }
 
 impl Snapshot {
@@ -54,6 +56,7 @@ impl Snapshot {
                 self.latest.insert(key.name.clone(), served.clone());
             }
         }
+        self.search.insert(&served);
         self.revision = self.revision.max(served.revision);
         self.all.insert(key, served);
     }
@@ -71,6 +74,7 @@ impl Snapshot {
             return;
         };
         self.live.remove(key);
+        self.search.remove(key);
         if self.latest.get(&key.name).is_some_and(|latest| latest.key == *key) {
             self.latest.remove(&key.name);
         }
@@ -159,11 +163,30 @@ impl Snapshot {
             let from = (since, Key { name: SmolStr::default(), version: SmolStr::default() });
             let mut changed: Vec<&Arc<Served>> =
                 self.by_updated.range(from..).map(|(_, served)| served).collect();
-            changed.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-            let after = query.after.as_ref();
-            let rest = changed.into_iter().filter(|s| after.is_none_or(|after| s.key > *after));
-            return page(rest, query);
+            return self.sorted(&mut changed, query);
         }
+        // A text that many entries hold fills a page soon; for others the search index is asked.
+        match &query.search {
+            Some(text) => self.ordered(query, deleted, SCAN).unwrap_or_else(|| {
+                let found = self.search.find(text.as_bytes());
+                let shown = |served: &&Arc<Served>| deleted || !served.is_deleted();
+                self.sorted(&mut found.filter(shown).collect(), query)
+            }),
+            None => self.ordered(query, deleted, usize::MAX).unwrap_or_default(),
+        }
+    }
+
+    /// A page of candidates that are in no order.
+    fn sorted(&self, candidates: &mut Vec<&Arc<Served>>, query: &Query) -> Page {
+        if let Some(after) = &query.after {
+            candidates.retain(|served| served.key > *after);
+        }
+        candidates.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+        page(candidates.iter().copied(), query)
+    }
+
+    /// A page in the order of keys; `None` where `most` entries were not enough to fill it.
+    fn ordered(&self, query: &Query, deleted: bool, most: usize) -> Option<Page> {
         let bound = |after: &Option<Key>| match after {
             Some(key) => Bound::Excluded(key.clone()),
             None => Bound::Unbounded,
@@ -174,18 +197,32 @@ impl Snapshot {
                 // another version of the name it ended with has shown that name.
                 let after = query.after.as_ref().map(|key| key.name.clone());
                 let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-                page(self.latest.range((from, Bound::Unbounded)).map(|(_, s)| s), query)
+                within(self.latest.range((from, Bound::Unbounded)).map(|(_, s)| s), query, most)
             }
             (_, false) => {
                 let range = (bound(&query.after), Bound::Unbounded);
-                page(self.live.range(range).map(|(_, s)| s), query)
+                within(self.live.range(range).map(|(_, s)| s), query, most)
             }
             (_, true) => {
                 let range = (bound(&query.after), Bound::Unbounded);
-                page(self.all.range(range).map(|(_, s)| s), query)
+                within(self.all.range(range).map(|(_, s)| s), query, most)
             }
         }
     }
+}
+
+/// How many entries are looked at for a searched text before the search index is asked.
+const SCAN: usize = 512;
+
+/// A page of ordered candidates; `None` where `most` of them were looked at and more are left.
+fn within<'s>(
+    mut candidates: impl Iterator<Item = &'s Arc<Served>>,
+    query: &Query,
+    most: usize,
+) -> Option<Page> {
+    let page = page(candidates.by_ref().take(most), query);
+    let complete = page.next.is_some() || candidates.next().is_none();
+    complete.then_some(page)
 }
 
 fn page<'s>(candidates: impl Iterator<Item = &'s Arc<Served>>, query: &Query) -> Page {

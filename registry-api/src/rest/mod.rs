@@ -1,6 +1,7 @@
 //! REST: the MCP registry API v0.1 to the letter, health, version, metrics, OpenAPI.
 
 mod error;
+mod pages;
 mod params;
 mod servers;
 
@@ -24,6 +25,7 @@ use crate::catalogue::Handle;
 use crate::metrics::Metrics;
 
 pub use error::ApiError;
+use pages::Pages;
 
 /// The served OpenAPI document.
 pub const OPENAPI: &str = include_str!("../../openapi.yaml");
@@ -38,13 +40,14 @@ const CORS_MAX_AGE: Duration = Duration::from_secs(3600);
 pub struct Api {
     catalogue: Handle,
     metrics: Arc<Metrics>,
+    pages: Arc<Pages>,
 }
 
 impl Api {
     /// An API over `catalogue`.
     #[must_use]
     pub fn new(catalogue: Handle, metrics: Arc<Metrics>) -> Self {
-        Self { catalogue, metrics }
+        Self { catalogue, metrics, pages: Arc::default() }
     }
 
     /// All routes.

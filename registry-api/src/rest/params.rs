@@ -11,8 +11,8 @@ const MAX_QUERY: usize = 4096;
 
 /// Reads the parameters of a list. An empty parameter counts as absent, an unknown one is
 /// passed over (as upstream does), of a repeated one the first counts.
-pub(super) fn list(raw: Option<&str>) -> Result<Query, ApiError> {
-    let raw = bounded(raw)?;
+pub(super) fn list(raw: &str) -> Result<Query, ApiError> {
+    let raw = bounded(Some(raw))?;
     let get = |key: &str| {
         let mut pairs = url::form_urlencoded::parse(raw.as_bytes());
         pairs.find(|(name, _)| name == key).map(|(_, value)| value).filter(|v| !v.is_empty())

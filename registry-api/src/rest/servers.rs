@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use bytes::Bytes;
 
 use super::error::ApiError;
+use super::pages::Rendered;
 use super::{Api, params};
 use crate::catalogue::{Cursor, Served};
 
@@ -21,9 +22,13 @@ pub(super) async fn list(
     RawQuery(raw): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response<Body>, ApiError> {
-    let query = params::list(raw.as_deref())?;
-    let page = api.catalogue.snapshot().list(&query);
-    Ok(list_response(&page.items, page.next.as_ref(), &headers))
+    let snapshot = api.catalogue.snapshot();
+    let raw = raw.unwrap_or_default();
+    let rendered = api.pages.get(snapshot.revision, &raw, || {
+        let page = snapshot.list(&params::list(&raw)?);
+        Ok::<_, ApiError>(list_page(&page.items, page.next.as_ref()))
+    })?;
+    Ok(response(rendered, &headers))
 }
 
 pub(super) async fn versions(
@@ -38,7 +43,7 @@ pub(super) async fn versions(
     if versions.is_empty() {
         return Err(ApiError::NotFound("Server not found"));
     }
-    Ok(list_response(&versions, None, &headers))
+    Ok(response(list_page(&versions, None), &headers))
 }
 
 pub(super) async fn version(
@@ -56,20 +61,22 @@ pub(super) async fn version(
         snapshot.get(&name, &version).filter(|s| include_deleted || !s.is_deleted())
     };
     let served = found.ok_or(ApiError::NotFound("Server not found"))?;
-    Ok(tagged(served.digest, &headers, || served.json.clone()))
+    Ok(response(Rendered { tag: tag(served.digest), body: served.json.clone() }, &headers))
 }
 
-fn list_response(
-    items: &[Arc<Served>],
-    next: Option<&Cursor>,
-    headers: &HeaderMap,
-) -> Response<Body> {
+fn list_page(items: &[Arc<Served>], next: Option<&Cursor>) -> Rendered {
     let mut hasher = DefaultHasher::new();
     for item in items {
         item.digest.hash(&mut hasher);
     }
     next.is_some().hash(&mut hasher);
-    tagged(hasher.finish(), headers, || list_body(items, next))
+    Rendered { tag: tag(hasher.finish()), body: list_body(items, next) }
+}
+
+/// A weak tag, because the same answer may go out compressed.
+fn tag(digest: u64) -> HeaderValue {
+    // Quotes and hexadecimal digits are always a valid header value.
+    HeaderValue::from_str(&format!("W/\"{digest:016x}\"")).unwrap_or(HeaderValue::from_static("*"))
 }
 
 fn list_body(items: &[Arc<Served>], next: Option<&Cursor>) -> Bytes {
@@ -91,29 +98,25 @@ fn list_body(items: &[Arc<Served>], next: Option<&Cursor>) -> Bytes {
     body.into()
 }
 
-/// An answer with an ETag, or 304 where the client has it already. The tag is weak, because the
-/// same answer may go out compressed.
-fn tagged(digest: u64, headers: &HeaderMap, body: impl FnOnce() -> Bytes) -> Response<Body> {
-    let tag = format!("W/\"{digest:016x}\"");
+/// An answer with an ETag, or 304 where the client has it already.
+fn response(rendered: Rendered, headers: &HeaderMap) -> Response<Body> {
+    let strong = rendered.tag.to_str().unwrap_or_default().trim_start_matches("W/");
     let known = headers.get_all(header::IF_NONE_MATCH).iter().any(|value| {
-        let tags = value.to_str().unwrap_or_default().split(',').map(str::trim);
+        let mut tags = value.to_str().unwrap_or_default().split(',').map(str::trim);
         // If-None-Match compares weakly (RFC 9110, 13.1.2).
-        tags.into_iter()
-            .any(|t| t == "*" || t.trim_start_matches("W/") == tag.trim_start_matches("W/"))
+        tags.any(|tag| tag == "*" || tag.trim_start_matches("W/") == strong)
     });
     let mut response = if known {
         let mut response = Response::new(Body::empty());
         *response.status_mut() = StatusCode::NOT_MODIFIED;
         response
     } else {
-        let mut response = Response::new(Body::from(body()));
+        let mut response = Response::new(Body::from(rendered.body));
         response.headers_mut().insert(header::CONTENT_TYPE, JSON);
         response
     };
     let headers = response.headers_mut();
     headers.insert(header::CACHE_CONTROL, REVALIDATE);
-    if let Ok(tag) = HeaderValue::from_str(&tag) {
-        headers.insert(header::ETAG, tag);
-    }
+    headers.insert(header::ETAG, rendered.tag);
     response
 }

@@ -1,0 +1,92 @@
+//! Pages that were made of the current snapshot, kept while it is current: most clients ask for
+//! the same few pages.
+
+use std::collections::HashMap;
+use std::sync::{PoisonError, RwLock};
+
+use axum::http::HeaderValue;
+use bytes::Bytes;
+
+/// Most bytes of all kept bodies and their queries.
+const MOST_BYTES: usize = 32 * 1024 * 1024;
+/// Longer query strings are not kept.
+const MOST_QUERY: usize = 512;
+
+/// An answer, ready to be sent.
+#[derive(Debug, Clone)]
+pub(super) struct Rendered {
+    pub(super) tag: HeaderValue,
+    pub(super) body: Bytes,
+}
+
+/// See the module's documentation.
+#[derive(Debug, Default)]
+pub(super) struct Pages(RwLock<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    revision: u64,
+    bytes: usize,
+    by_query: HashMap<Box<str>, Rendered>,
+}
+
+impl Pages {
+    /// The page of a query string at a revision, made by `make` where it is not there yet.
+    pub(super) fn get<E>(
+        &self,
+        revision: u64,
+        query: &str,
+        make: impl FnOnce() -> Result<Rendered, E>,
+    ) -> Result<Rendered, E> {
+        {
+            let kept = self.0.read().unwrap_or_else(PoisonError::into_inner);
+            if kept.revision == revision
+                && let Some(rendered) = kept.by_query.get(query)
+            {
+                return Ok(rendered.clone());
+            }
+        }
+        let rendered = make()?;
+        let size = rendered.body.len() + query.len();
+        if query.len() <= MOST_QUERY {
+            let mut kept = self.0.write().unwrap_or_else(PoisonError::into_inner);
+            // A reader of an older snapshot leaves the newer one's pages alone.
+            if kept.revision < revision {
+                *kept = Kept { revision, ..Kept::default() };
+            }
+            if kept.revision == revision && kept.bytes + size <= MOST_BYTES {
+                kept.bytes += size;
+                kept.by_query.insert(query.into(), rendered.clone());
+            }
+        }
+        Ok(rendered)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(text: &str) -> Result<Rendered, ()> {
+        let tag = HeaderValue::from_static("t");
+        Ok(Rendered { tag, body: Bytes::copy_from_slice(text.as_bytes()) })
+    }
+
+    #[test]
+    fn pages_are_kept_for_one_revision() {
+        let pages = Pages::default();
+        let body = |revision, query: &str, text: &str| {
+            pages.get(revision, query, || page(text)).unwrap().body
+        };
+        assert_eq!(body(1, "q", "one"), "one");
+        assert_eq!(body(1, "q", "again"), "one");
+        assert_eq!(body(1, "other", "two"), "two");
+        assert_eq!(body(2, "q", "newer"), "newer");
+        assert_eq!(body(1, "q", "older"), "older");
+        assert_eq!(body(2, "q", "again"), "newer");
+        assert!(pages.get(3, "bad", || Err::<Rendered, ()>(())).is_err());
+        let long = "x".repeat(MOST_QUERY + 1);
+        body(2, &long, "first");
+        assert_eq!(body(2, &long, "second"), "second");
+    }
+}
