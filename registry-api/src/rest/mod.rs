@@ -35,19 +35,22 @@ const COMPRESS_FROM: u64 = 1024;
 /// How long browsers may remember what CORS allows.
 const CORS_MAX_AGE: Duration = Duration::from_secs(3600);
 
-/// What all handlers read.
+/// What all handlers read. Every request clones it, so it is one pointer.
 #[derive(Debug, Clone)]
-pub struct Api {
+pub struct Api(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
     catalogue: Handle,
     metrics: Arc<Metrics>,
-    pages: Arc<Pages>,
+    pages: Pages,
 }
 
 impl Api {
     /// An API over `catalogue`.
     #[must_use]
     pub fn new(catalogue: Handle, metrics: Arc<Metrics>) -> Self {
-        Self { catalogue, metrics, pages: Arc::default() }
+        Self(Arc::new(Shared { catalogue, metrics, pages: Pages::default() }))
     }
 
     /// All routes.
@@ -105,7 +108,7 @@ async fn count(State(api): State<Api>, request: Request, next: Next) -> Response
     };
     let route = route(request.extensions().get::<MatchedPath>().map(MatchedPath::as_str));
     let response = next.run(request).await;
-    api.metrics.http(method, route, response.status().as_u16(), started.elapsed());
+    api.0.metrics.http(method, route, response.status().as_u16(), started.elapsed());
     response
 }
 
@@ -137,8 +140,8 @@ async fn ping() -> Response {
 }
 
 async fn readiness(State(api): State<Api>) -> Response {
-    let snapshot = api.catalogue.snapshot();
-    match api.catalogue.health().store_error {
+    let snapshot = api.0.catalogue.snapshot();
+    match api.0.catalogue.health().store_error {
         None => json_response(
             StatusCode::OK,
             &json!({"status": "ready", "revision": snapshot.revision, "servers": snapshot.len()}),
@@ -165,5 +168,5 @@ async fn openapi() -> Response {
 
 async fn metrics(State(api): State<Api>) -> Response {
     let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, kind)], api.metrics.render()).into_response()
+    ([(header::CONTENT_TYPE, kind)], api.0.metrics.render()).into_response()
 }

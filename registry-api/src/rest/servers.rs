@@ -22,9 +22,9 @@ pub(super) async fn list(
     RawQuery(raw): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response<Body>, ApiError> {
-    let snapshot = api.catalogue.snapshot();
+    let snapshot = api.0.catalogue.snapshot();
     let raw = raw.unwrap_or_default();
-    let rendered = api.pages.get(snapshot.revision, &raw, || {
+    let rendered = api.0.pages.get(snapshot.revision, &raw, || {
         let page = snapshot.list(&params::list(&raw)?);
         Ok::<_, ApiError>(list_page(&page.items, page.next.as_ref()))
     })?;
@@ -39,7 +39,7 @@ pub(super) async fn versions(
 ) -> Result<Response<Body>, ApiError> {
     params::server_name(&name)?;
     let include_deleted = params::include_deleted(raw.as_deref())?;
-    let versions = api.catalogue.snapshot().versions(&name, include_deleted);
+    let versions = api.0.catalogue.snapshot().versions(&name, include_deleted);
     if versions.is_empty() {
         return Err(ApiError::NotFound("Server not found"));
     }
@@ -54,7 +54,7 @@ pub(super) async fn version(
 ) -> Result<Response<Body>, ApiError> {
     params::server_name(&name)?;
     let include_deleted = params::include_deleted(raw.as_deref())?;
-    let snapshot = api.catalogue.snapshot();
+    let snapshot = api.0.catalogue.snapshot();
     let found = if version == "latest" {
         snapshot.latest(&name, include_deleted)
     } else {
