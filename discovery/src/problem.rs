@@ -53,7 +53,7 @@ macro_rules! codes {
             #[must_use]
             pub const fn meaning(self) -> &'static str {
                 match self {
-                    $(Self::$code => concat!($($doc),+)),+
+                    $(Self::$code => concat!($($doc),+).trim_ascii()),+
                 }
             }
         }
@@ -215,6 +215,14 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), Code::ALL.len());
         assert!(Code::ALL.iter().all(|code| code.meaning().ends_with('.')));
+    }
+
+    #[test]
+    fn the_docs_list_every_code_and_no_other() {
+        let docs = include_str!("../../docs/problems.md");
+        let rows = docs.lines().filter(|line| line.starts_with("| `")).map(str::to_owned);
+        let codes = Code::ALL.iter().map(|code| format!("| `{code}` | {} |", code.meaning()));
+        assert_eq!(rows.collect::<Vec<_>>(), codes.collect::<Vec<_>>());
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //! ```yaml
 //! - case: the listener's port stands in the URL when it is not the scheme's own
 //!   gateway: {spec: {listeners: [{name: web, protocol: HTTPS, port: 8443}]}}
-//!   urls: ["https://mcp.company.com:8443/mcp"]
+//!   urls: ["https://203.0.113.7:8443/mcp"]
 //! ```
 //!
 //! `route`, `gateway`: patches of the base objects (`null` removes a field; `gateway: null` the

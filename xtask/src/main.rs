@@ -31,7 +31,7 @@ enum Task {
         /// Only these: index, rest, publish.
         names: Vec<String>,
     },
-    /// Checks formatting, lints and documentation.
+    /// Checks formatting, lints, documentation, and licences where cargo-deny is installed.
     Lint,
 }
 
@@ -158,6 +158,13 @@ fn lint() -> Result<()> {
         "lints",
         cargo().args(["clippy", "--workspace", "--all-targets", "--quiet", "--", "-D", "warnings"]),
     )?;
+    let deny =
+        Command::new("cargo-deny").arg("--version").output().is_ok_and(|o| o.status.success());
+    if deny {
+        run("licences", cargo().args(["deny", "check", "bans", "licenses", "sources"]))?;
+    } else {
+        println!("== licences: left out, cargo-deny is not installed (cargo install cargo-deny)");
+    }
     run(
         "documentation",
         cargo()
