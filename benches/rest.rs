@@ -3,7 +3,13 @@
 //!
 //! Both servers run on the same two cores as the load, one after the other, so the ratio counts,
 //! not the rate.
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::cast_precision_loss, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::cast_precision_loss,
+    missing_docs
+)]
 
 mod common;
 

@@ -20,7 +20,9 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    run::logging(cli.log_format);
+    // Where the output is for people, the log only says what went wrong.
+    let quiet = matches!(cli.command, Command::Dev(_) | Command::Plan(_));
+    run::logging(cli.log_format, if quiet { "warn" } else { "info" });
     let done = match cli.command {
         Command::Plan(args) => plan::run(&args),
         Command::Dev(args) => run::block_on(dev::run(args)),

@@ -42,7 +42,10 @@ impl Registry {
         };
         let metrics = Arc::new(Metrics::default());
         let (writer, catalogue) = Writer::load(store, config, Arc::clone(&metrics)).await?;
-        let listening = listen(listen_args.http_addr, &listen_args.grpc_addr).await?;
+        let listening =
+            listen(listen_args.http_addr, &listen_args.grpc_addr).await.map_err(|e| {
+                anyhow::anyhow!("{e}; choose other addresses with --http-addr and --grpc-addr")
+            })?;
         let end = CancellationToken::new();
         let writer = tokio::spawn(writer.run(end.clone()));
         Ok(Self { catalogue, listening, metrics, writer, end })

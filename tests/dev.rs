@@ -5,6 +5,12 @@ mod common;
 
 use common::{Dev, PATIENCE, eventually, examples, get, names, request};
 use tokio_stream::StreamExt;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+use tonic_reflection::pb::v1::ServerReflectionRequest;
+use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
+use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
 use waymark_proto::v1::catalogue_service_client::CatalogueServiceClient;
 use waymark_proto::v1::watch_servers_response::Event;
 use waymark_proto::v1::{
@@ -156,6 +162,30 @@ async fn grpc_lists_gets_and_watches() {
         let mut fresh = watch(token.to_owned()).await;
         let first = fresh.next().await.unwrap().unwrap().event;
         assert!(matches!(first, Some(Event::SnapshotBegin(_))), "{token}");
+    }
+
+    // Health and reflection.
+    let channel = tonic::transport::Channel::from_shared(dev.grpc.clone()).unwrap();
+    let channel = channel.connect().await.unwrap();
+    let mut health = HealthClient::new(channel.clone());
+    for service in
+        ["", "waymark.registry.v1.CatalogueService", "waymark.registry.v1.PublisherService"]
+    {
+        let request = HealthCheckRequest { service: service.to_owned() };
+        let status = health.check(request).await.unwrap().into_inner().status();
+        assert_eq!(status, ServingStatus::Serving, "{service:?}");
+    }
+    let request = ServerReflectionRequest {
+        host: String::new(),
+        message_request: Some(MessageRequest::ListServices(String::new())),
+    };
+    let mut reflection = ServerReflectionClient::new(channel);
+    let mut answers =
+        reflection.server_reflection_info(tokio_stream::once(request)).await.unwrap().into_inner();
+    let answer = format!("{:?}", answers.next().await.unwrap().unwrap().message_response);
+    for service in ["waymark.registry.v1.CatalogueService", "waymark.registry.v1.PublisherService"]
+    {
+        assert!(answer.contains(service), "{answer}");
     }
 
     // What cannot be answered.

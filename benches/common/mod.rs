@@ -1,11 +1,5 @@
 //! What the benchmarks share: times, and entries to publish.
-#![allow(
-    dead_code,
-    unreachable_pub,
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stdout
-)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used)]
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
@@ -111,7 +105,6 @@ pub async fn publish(grpc: &str, servers: Vec<Vec<u8>>) {
     let (sender, receiver) = mpsc::channel(1024);
     let last = servers.len() as u64 + 3;
     let sending = tokio::spawn(async move {
-        let mut sequence = 0;
         let hello =
             Hello { cluster: "bench".into(), publisher: "bench".into(), session: "1".into() };
         let entries = servers.into_iter().enumerate().map(|(n, server)| {
@@ -119,8 +112,8 @@ pub async fn publish(grpc: &str, servers: Vec<Vec<u8>>) {
             Message::Upsert(Entry { id: n.to_string(), server_json, ..Entry::default() })
         });
         let messages = [Message::Hello(hello), Message::Begin(Begin {})].into_iter();
-        for message in messages.chain(entries).chain([Message::End(End {})]) {
-            sequence += 1;
+        let messages = messages.chain(entries).chain([Message::End(End {})]);
+        for (sequence, message) in (1..).zip(messages) {
             let request = PublishRequest { sequence, message: Some(message) };
             sender.send(request).await.unwrap();
         }

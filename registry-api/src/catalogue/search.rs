@@ -35,7 +35,10 @@ pub(super) struct SearchIndex {
 impl Default for SearchIndex {
     fn default() -> Self {
         let empty = Bucket { filter: vec![0; WORDS].into(), entries: Vec::new(), stale: 0 };
-        Self { buckets: vec![Arc::new(empty); BUCKETS], hasher: RandomState::new() }
+        // All share one empty bucket until something is put in.
+        let empty = Arc::new(empty);
+        let buckets = std::iter::repeat_n(empty, BUCKETS).collect();
+        Self { buckets, hasher: RandomState::new() }
     }
 }
 

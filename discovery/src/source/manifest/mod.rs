@@ -34,7 +34,7 @@ const ENDINGS: [&str; 3] = ["yaml", "yml", "json"];
 #[derive(Debug, thiserror::Error)]
 pub enum ManifestError {
     /// It does not exist, or is not readable.
-    #[error("cannot read {path}: {error}")]
+    #[error("cannot read {path}: {error}; name files or folders of manifests, or - for stdin")]
     Path {
         /// The path.
         path: PathBuf,
