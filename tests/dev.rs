@@ -280,6 +280,8 @@ fn rest_answers_as_upstream_does() {
             400,
             "include_deleted",
         ),
+        ("/v0.1/servers/%FF%FE/versions", 400, "percent-encoded"),
+        ("/v0.1/servers/a.b%2Fc/versions/%FF", 400, "percent-encoded"),
         ("/v0.1/nothing", 404, "nothing at this path"),
         ("/", 404, "nothing at this path"),
         ("/registry/other/v0.1/servers", 404, "nothing at this path"),

@@ -85,6 +85,13 @@ pub fn http_url_fault(text: &str) -> Option<&'static str> {
     None
 }
 
+/// A key from a document as it stands in a path: quoted, escaped, and cut to 60 characters.
+pub(crate) fn quoted(key: &str) -> String {
+    let cut: String = key.chars().take(60).collect();
+    let more = if cut.len() < key.len() { "…" } else { "" };
+    format!("{cut:?}{more}")
+}
+
 struct Checker {
     path: String,
     violations: Vec<Violation>,
@@ -305,7 +312,7 @@ impl Checker {
             return;
         };
         for (key, input) in fields {
-            self.within(&format!(".{key}"), |c| {
+            self.within(&format!("[{}]", quoted(key)), |c| {
                 if let Some(fields) = c.object(input) {
                     c.input(fields);
                 }
@@ -479,6 +486,16 @@ mod tests {
             assert_eq!(paths, [path], "{field} = {value}");
         }
         assert_eq!(check(&valid()), []);
+    }
+
+    #[test]
+    fn hostile_keys_do_not_get_into_messages_whole() {
+        let key = format!("a\n{}", "x".repeat(10_000));
+        let mut document = valid();
+        document["remotes"][0]["variables"] = json!({ key: 7 });
+        let faults = check(&document);
+        assert_eq!(faults.len(), 1);
+        assert!(faults[0].path.len() < 120 && !faults[0].path.contains('\n'), "{}", faults[0].path);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::server::{
     Argument, Input, KeyValueInput, Package, SCHEMA, SSE, STDIO, STREAMABLE_HTTP, ServerDetail,
     Transport,
 };
+use crate::validate::quoted;
 use crate::version::DEFAULT_VERSION;
 
 type Fields = Map<String, Value>;
@@ -22,7 +23,7 @@ pub(super) fn read(document: &Value) -> Result<Catalogue, FormatError> {
         .ok_or(FormatError::Shape { path: "$.mcpServers", expected: "a map of servers by name" })?;
     let mut catalogue = Catalogue::default();
     for (key, value) in servers {
-        let path = format!("$.mcpServers[{key:?}]");
+        let path = format!("$.mcpServers[{}]", quoted(key));
         let read = match value.as_object() {
             Some(fields) if fields.contains_key("url") => from_url(key, fields),
             Some(fields) if fields.contains_key("command") => from_command(key, fields),

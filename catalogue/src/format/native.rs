@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use super::{Catalogue, FormatError, Rejected, reject, without};
 use crate::meta::{self, TOOLHIVE};
 use crate::server::{KeyValueInput, STDIO, ServerDetail};
-use crate::validate::MAX_TEXT;
+use crate::validate::{MAX_TEXT, quoted};
 use crate::version::DEFAULT_VERSION;
 
 type Fields = Map<String, Value>;
@@ -30,7 +30,7 @@ pub(super) fn read(document: &Value) -> Result<Catalogue, FormatError> {
         let servers =
             servers.as_object().ok_or(FormatError::Shape { path, expected: "a map by name" })?;
         for (key, value) in servers {
-            let path = format!("{path}[{key:?}]");
+            let path = format!("{path}[{}]", quoted(key));
             match value.as_object() {
                 Some(fields) => {
                     let server = to_server(key, fields, section == "servers");

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 
+use axum::extract::rejection::PathRejection;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
@@ -37,6 +38,12 @@ impl ApiError {
 
     pub(super) fn panicked(_: Box<dyn Any + Send>) -> Response {
         Self::Internal.into_response()
+    }
+}
+
+impl From<PathRejection> for ApiError {
+    fn from(_: PathRejection) -> Self {
+        Self::BadRequest("The path is not percent-encoded UTF-8".to_owned())
     }
 }
 

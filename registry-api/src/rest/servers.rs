@@ -4,6 +4,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use bytes::Bytes;
@@ -33,10 +34,11 @@ pub(super) async fn list(
 
 pub(super) async fn versions(
     State(api): State<Api>,
-    Path(name): Path<String>,
+    name: Result<Path<String>, PathRejection>,
     RawQuery(raw): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response<Body>, ApiError> {
+    let Path(name) = name?;
     params::server_name(&name)?;
     let include_deleted = params::include_deleted(raw.as_deref())?;
     let versions = api.0.catalogue.snapshot().versions(&name, include_deleted);
@@ -48,10 +50,11 @@ pub(super) async fn versions(
 
 pub(super) async fn version(
     State(api): State<Api>,
-    Path((name, version)): Path<(String, String)>,
+    path: Result<Path<(String, String)>, PathRejection>,
     RawQuery(raw): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response<Body>, ApiError> {
+    let Path((name, version)) = path?;
     params::server_name(&name)?;
     let include_deleted = params::include_deleted(raw.as_deref())?;
     let snapshot = api.0.catalogue.snapshot();

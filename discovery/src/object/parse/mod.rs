@@ -147,7 +147,11 @@ fn read<'v, Spec: Deserialize<'v>, Status: Deserialize<'v>>(
             Ok(_) => error.to_string(),
         };
         let name = value.pointer("/metadata/name").and_then(Value::as_str).unwrap_or("?");
-        let name: String = name.chars().take(253).collect();
+        // Names and values are hostile: no more of them than a message needs.
+        let plain = |text: &str, most: usize| -> String {
+            text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(most).collect()
+        };
+        let (name, message) = (plain(name, 253), plain(&message, 300));
         ParseError::Field { key: format!("{kind} {name}"), message }
     })?;
     if raw.metadata.name.is_empty() {
