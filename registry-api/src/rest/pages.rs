@@ -2,12 +2,15 @@
 //! the same few pages.
 
 use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock};
+use std::io::Write;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use axum::http::HeaderValue;
 use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
 
-/// Most bytes of all kept bodies and their queries.
+/// Most bytes of all kept bodies and their queries, compressed forms aside.
 const MOST_BYTES: usize = 32 * 1024 * 1024;
 /// Longer query strings are not kept.
 const MOST_QUERY: usize = 512;
@@ -17,6 +20,25 @@ const MOST_QUERY: usize = 512;
 pub(super) struct Rendered {
     pub(super) tag: HeaderValue,
     pub(super) body: Bytes,
+    /// The body compressed, made when a client first wants it so, shared by all copies.
+    gzip: Arc<OnceLock<Bytes>>,
+}
+
+impl Rendered {
+    pub(super) fn new(tag: HeaderValue, body: Bytes) -> Self {
+        Self { tag, body, gzip: Arc::default() }
+    }
+
+    /// The body compressed; `None` where that does not make it smaller.
+    pub(super) fn gzip(&self) -> Option<Bytes> {
+        let made = self.gzip.get_or_init(|| {
+            let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
+            // Writing into memory does not fail; an empty result counts as none.
+            let written = encoder.write_all(&self.body).and_then(|()| encoder.finish());
+            written.map(Bytes::from).unwrap_or_default()
+        });
+        (!made.is_empty() && made.len() < self.body.len()).then(|| made.clone())
+    }
 }
 
 /// See the module's documentation.
@@ -69,7 +91,7 @@ mod tests {
 
     fn page(text: &str) -> Result<Rendered, ()> {
         let tag = HeaderValue::from_static("t");
-        Ok(Rendered { tag, body: Bytes::copy_from_slice(text.as_bytes()) })
+        Ok(Rendered::new(tag, Bytes::copy_from_slice(text.as_bytes())))
     }
 
     #[test]

@@ -29,7 +29,7 @@ pub(super) async fn list(
         let page = snapshot.list(&params::list(&raw)?);
         Ok::<_, ApiError>(list_page(&page.items, page.next.as_ref()))
     })?;
-    Ok(response(rendered, &headers))
+    Ok(packed(rendered, &headers))
 }
 
 pub(super) async fn versions(
@@ -64,7 +64,7 @@ pub(super) async fn version(
         snapshot.get(&name, &version).filter(|s| include_deleted || !s.is_deleted())
     };
     let served = found.ok_or(ApiError::NotFound("Server not found"))?;
-    Ok(response(Rendered { tag: tag(served.digest), body: served.json.clone() }, &headers))
+    Ok(response(Rendered::new(tag(served.digest), served.json.clone()), &headers))
 }
 
 fn list_page(items: &[Arc<Served>], next: Option<&Cursor>) -> Rendered {
@@ -73,7 +73,7 @@ fn list_page(items: &[Arc<Served>], next: Option<&Cursor>) -> Rendered {
         item.digest.hash(&mut hasher);
     }
     next.is_some().hash(&mut hasher);
-    Rendered { tag: tag(hasher.finish()), body: list_body(items, next) }
+    Rendered::new(tag(hasher.finish()), list_body(items, next))
 }
 
 /// A weak tag, because the same answer may go out compressed.
@@ -101,6 +101,34 @@ fn list_body(items: &[Arc<Served>], next: Option<&Cursor>) -> Bytes {
     body.into()
 }
 
+/// Smaller answers are not worth compressing.
+const PACK_FROM: usize = 1024;
+
+/// A kept page: its compressed form is kept too, so that it is made once, not per request.
+fn packed(rendered: Rendered, headers: &HeaderMap) -> Response<Body> {
+    let gzip = (rendered.body.len() >= PACK_FROM && accepts_gzip(headers)).then(|| rendered.gzip());
+    let Some(body) = gzip.flatten() else { return response(rendered, headers) };
+    let mut response = response(Rendered::new(rendered.tag, body), headers);
+    if response.status() == StatusCode::OK {
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        headers.insert(header::VARY, HeaderValue::from_static("accept-encoding"));
+    }
+    response
+}
+
+/// Whether Accept-Encoding names gzip, and not with weight 0 (RFC 9110, 12.5.3).
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT_ENCODING).iter();
+    let mut codings = values.filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(','));
+    codings.any(|coding| {
+        let mut parts = coding.split(';').map(str::trim);
+        let named = parts.next().is_some_and(|name| name.eq_ignore_ascii_case("gzip"));
+        let refused = parts.any(|p| p.strip_prefix("q=").is_some_and(|q| q.parse() == Ok(0.0_f32)));
+        named && !refused
+    })
+}
+
 /// An answer with an ETag, or 304 where the client has it already.
 fn response(rendered: Rendered, headers: &HeaderMap) -> Response<Body> {
     let strong = rendered.tag.to_str().unwrap_or_default().trim_start_matches("W/");
@@ -122,4 +150,28 @@ fn response(rendered: Rendered, headers: &HeaderMap) -> Response<Body> {
     headers.insert(header::CACHE_CONTROL, REVALIDATE);
     headers.insert(header::ETAG, rendered.tag);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_accepts_gzip() {
+        for (value, accepts) in [
+            ("gzip", true),
+            ("br, GZIP;q=0.5", true),
+            ("deflate, gzip, br", true),
+            ("gzip;q=0", false),
+            ("gzip; q=0.0, br", false),
+            ("br", false),
+            ("gzipped", false),
+            ("", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_str(value).unwrap());
+            assert_eq!(accepts_gzip(&headers), accepts, "{value}");
+        }
+        assert!(!accepts_gzip(&HeaderMap::new()));
+    }
 }
