@@ -62,8 +62,12 @@ Examples:
   waymark registry-api --grpc-addr unix:/run/waymark/registry.sock --http-addr 0.0.0.0:8080")]
     RegistryApi(RegistryArgs),
     /// Resolves annotated routes and publishes them to a registry.
+    ///
+    /// Without --manifests it watches the cluster that KUBECONFIG or the Pod's ServiceAccount
+    /// leads to. Kinds whose CRD is not installed are waited for.
     #[command(after_help = "\
 Examples:
+  waymark discovery --registry http://127.0.0.1:9090
   waymark discovery --manifests manifests/ --registry http://127.0.0.1:9090
   waymark discovery --manifests manifests/ --registry unix:/run/waymark/registry.sock")]
     Discovery(DiscoveryArgs),
@@ -248,8 +252,9 @@ pub(crate) struct RegistryArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct DiscoveryArgs {
-    /// Files and folders of Kubernetes manifests, followed as they change; - for stdin.
-    #[arg(long, value_name = "PATH", required = true, num_args = 1..)]
+    /// Instead of a cluster: files and folders of Kubernetes manifests, followed as they change;
+    /// - for stdin.
+    #[arg(long, value_name = "PATH", num_args = 1..)]
     pub(crate) manifests: Vec<PathBuf>,
     /// The registry: http://host:port, https://host:port or unix:/path.
     #[arg(long, value_name = "URL", env = "WAYMARK_REGISTRY")]

@@ -5,8 +5,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use waymark_discovery::index::Changes;
 use waymark_discovery::publisher::{Publisher, PublisherConfig, SharedIndex};
+use waymark_discovery::source::cluster;
 use waymark_discovery::source::manifest::{Manifests, Watcher};
 use waymark_discovery::{Index, Severity};
 
@@ -21,16 +24,46 @@ pub(crate) async fn run(args: DiscoveryArgs) -> anyhow::Result<ExitCode> {
     let settings = settings(&args.rules, args.assume_accepted)?;
     let prefix = settings.prefix.clone();
     let shared = SharedIndex::new(Index::new(settings));
-    let watcher = Watcher::new(&args.manifests)?;
-    apply(&shared, Manifests::read(&args.manifests, &prefix)?);
     let config = PublisherConfig {
         registry: args.registry,
         cluster: args.cluster,
         publisher: PUBLISHER.into(),
     };
     let publisher = Publisher::new(Arc::clone(&shared), config)?;
+    if args.manifests.is_empty() {
+        return cluster(shared, publisher, stop).await;
+    }
+    let watcher = Watcher::new(&args.manifests)?;
+    apply(&shared, Manifests::read(&args.manifests, &prefix)?);
     let publishing = tokio::spawn(publisher.run(stop.clone()));
     follow(&shared, &watcher, args.manifests, &prefix, &stop).await;
+    publishing.await.context("the publisher failed")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn cluster(
+    shared: Arc<SharedIndex>,
+    publisher: Publisher,
+    stop: CancellationToken,
+) -> anyhow::Result<ExitCode> {
+    let config = kube::Config::infer()
+        .await
+        .context("no cluster: set KUBECONFIG, run in a Pod, or name --manifests")?;
+    let client = kube::Client::try_from(config).context("the cluster cannot be used")?;
+    let (listed, mut complete) = watch::channel(false);
+    let following =
+        tokio::spawn(cluster::follow(client, Arc::clone(&shared), listed, stop.clone(), tell));
+    // Nothing is published before everything was listed: half a cluster would be dropped from the
+    // registry as if it were gone.
+    let publishing = tokio::spawn(async move {
+        tokio::select! {
+            listed = complete.wait_for(|listed| *listed) => if listed.is_err() { return },
+            () = stop.cancelled() => return,
+        }
+        tracing::info!("the cluster was listed");
+        publisher.run(stop).await;
+    });
+    following.await.context("watching the cluster failed")?;
     publishing.await.context("the publisher failed")?;
     Ok(ExitCode::SUCCESS)
 }
@@ -40,6 +73,11 @@ fn apply(shared: &SharedIndex, manifests: Manifests) {
         tracing::warn!(code = %problem.code, "{}", problem.message);
     }
     let changes = shared.update(|index| manifests.apply(index));
+    tell(shared, &changes);
+}
+
+/// Logs what became of the objects that changed.
+fn tell(shared: &SharedIndex, changes: &Changes) {
     let index = shared.read();
     for key in &changes.objects {
         let Some(explanation) = index.explain(key) else {

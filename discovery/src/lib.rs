@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  source::manifest ─┐                                     ┌─► explanation (why, why not)
-//!  (a cluster, later)├─► object::Object ─► index::Index ───┤
-//!                    ┘        compact      │      ▲        └─► changed entry ids ─► publisher ─► gRPC
+//!  source::cluster  ─┴─► object::Object ─► index::Index ───┤
+//!                             compact      │      ▲        └─► changed entry ids ─► publisher ─► gRPC
 //!                             copies       ▼      │
 //!                                       resolver (pure): object + lookups → offers and problems
 //!                                       index::names (pure): offers → who holds which name

@@ -36,8 +36,14 @@ pub struct Waymark {
 impl Waymark {
     /// Starts the binary; its stdout and stderr are read as lines.
     pub fn start(args: &[&str]) -> Self {
-        let mut child = binary()
-            .args(args)
+        let mut command = binary();
+        command.args(args);
+        Self::spawn(command)
+    }
+
+    /// Starts a command of the binary.
+    pub fn spawn(mut command: Command) -> Self {
+        let mut child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
@@ -168,7 +174,7 @@ pub fn request(method: &str, url: &str, headers: &[(&str, &str)]) -> Answer {
         .timeout_global(Some(PATIENCE))
         .build()
         .into();
-    let mut request = ureq::http::Request::builder().method(method).uri(url);
+    let mut request = http::Request::builder().method(method).uri(url);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }

@@ -84,12 +84,18 @@ fn need(program: &str, args: &[&str], why: &str) -> Result<()> {
 
 fn test(offline_only: bool) -> Result<()> {
     if !offline_only {
-        need("go", &["version"], "the upstream registry's schemas and types come as Go modules")?;
+        need(
+            "go",
+            &["version"],
+            "the test cluster and the upstream registry's schemas come as Go modules",
+        )?;
         need("python3", &["-m", "venv", "--help"], "the OpenAPI validator comes from PyPI")?;
     }
     run("Rust tests", cargo().args(["test", "--workspace", "--quiet"]))?;
     if offline_only {
-        println!("== left out, because of --offline-only: upstream's schemas and types, OpenAPI");
+        println!(
+            "== left out, because of --offline-only: upstream's schemas and types, a cluster, OpenAPI"
+        );
         return Ok(());
     }
     run("the binary", cargo().args(["build", "--quiet", "--bin", "waymark"]))?;
@@ -102,7 +108,42 @@ fn test(offline_only: bool) -> Result<()> {
             .current_dir("tests/envtest")
             .env("WAYMARK_BIN", target.join("debug/waymark")),
     )?;
+    cluster(&target)?;
     openapi(&target.join("venv"))
+}
+
+/// Runs the tests against a real kube-apiserver and etcd: those of `KUBEBUILDER_ASSETS` where it
+/// is set (the convention of controller-runtime), else built from pinned Go modules.
+fn cluster(target: &Path) -> Result<()> {
+    let modules = "tests/envtest/cluster";
+    let assets = match env::var_os("KUBEBUILDER_ASSETS") {
+        Some(assets) => assets.into(),
+        None => {
+            let bin = target.join("envtest");
+            std::fs::create_dir_all(&bin).context("cannot make a folder for the test cluster")?;
+            run(
+                "kube-apiserver and etcd (the first build takes some minutes)",
+                Command::new("go")
+                    .args(["build", "-o"])
+                    .arg(&bin)
+                    .args(["./kube-apiserver", "./etcd"])
+                    .current_dir(modules),
+            )?;
+            bin
+        }
+    };
+    let gateway_api = "sigs.k8s.io/gateway-api";
+    run("CRDs", Command::new("go").args(["mod", "download", gateway_api]).current_dir(modules))?;
+    let list = ["list", "-m", "-f", "{{.Dir}}", gateway_api];
+    let listed = Command::new("go").args(list).current_dir(modules).output();
+    let folder = listed.context("cannot start go")?.stdout;
+    run(
+        "discovery against a real API server",
+        cargo()
+            .args(["test", "--quiet", "--test", "cluster", "--", "--ignored"])
+            .env("KUBEBUILDER_ASSETS", assets)
+            .env("GATEWAY_API_DIR", String::from_utf8_lossy(&folder).trim()),
+    )
 }
 
 /// Validates the served OpenAPI document by the specification's own schema.
