@@ -82,6 +82,13 @@ impl Snapshot {
         self.by_updated.remove(&(old.official.updated_at, old.key.clone()));
     }
 
+    /// Grows with every new snapshot that differs in what it shows: with every change, and when
+    /// deletions are forgotten.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.revision + self.compacted
+    }
+
     /// Number of versions that are not deleted.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -47,22 +47,22 @@ pub(super) struct Pages(RwLock<Kept>);
 
 #[derive(Debug, Default)]
 struct Kept {
-    revision: u64,
+    generation: u64,
     bytes: usize,
     by_query: HashMap<Box<str>, Rendered>,
 }
 
 impl Pages {
-    /// The page of a query string at a revision, made by `make` where it is not there yet.
+    /// The page of a query string of a snapshot's generation, made by `make` where it is not there yet.
     pub(super) fn get<E>(
         &self,
-        revision: u64,
+        generation: u64,
         query: &str,
         make: impl FnOnce() -> Result<Rendered, E>,
     ) -> Result<Rendered, E> {
         {
             let kept = self.0.read().unwrap_or_else(PoisonError::into_inner);
-            if kept.revision == revision
+            if kept.generation == generation
                 && let Some(rendered) = kept.by_query.get(query)
             {
                 return Ok(rendered.clone());
@@ -73,10 +73,10 @@ impl Pages {
         if query.len() <= MOST_QUERY {
             let mut kept = self.0.write().unwrap_or_else(PoisonError::into_inner);
             // A reader of an older snapshot leaves the newer one's pages alone.
-            if kept.revision < revision {
-                *kept = Kept { revision, ..Kept::default() };
+            if kept.generation < generation {
+                *kept = Kept { generation, ..Kept::default() };
             }
-            if kept.revision == revision && kept.bytes + size <= MOST_BYTES {
+            if kept.generation == generation && kept.bytes + size <= MOST_BYTES {
                 kept.bytes += size;
                 kept.by_query.insert(query.into(), rendered.clone());
             }
@@ -95,10 +95,10 @@ mod tests {
     }
 
     #[test]
-    fn pages_are_kept_for_one_revision() {
+    fn pages_are_kept_for_one_generation() {
         let pages = Pages::default();
-        let body = |revision, query: &str, text: &str| {
-            pages.get(revision, query, || page(text)).unwrap().body
+        let body = |generation, query: &str, text: &str| {
+            pages.get(generation, query, || page(text)).unwrap().body
         };
         assert_eq!(body(1, "q", "one"), "one");
         assert_eq!(body(1, "q", "again"), "one");

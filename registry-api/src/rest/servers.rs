@@ -25,7 +25,7 @@ pub(super) async fn list(
 ) -> Result<Response<Body>, ApiError> {
     let snapshot = api.0.catalogue.snapshot();
     let raw = raw.unwrap_or_default();
-    let rendered = api.0.pages.get(snapshot.revision, &raw, || {
+    let rendered = api.0.pages.get(snapshot.generation(), &raw, || {
         let page = snapshot.list(&params::list(&raw)?);
         Ok::<_, ApiError>(list_page(&page.items, page.next.as_ref()))
     })?;
