@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use waymark_discovery::Kind;
 use waymark_discovery::settings::{DEFAULT_PREFIX, DirectUrlPolicy};
 use waymark_registry_api::server::Address;
 
@@ -71,6 +72,18 @@ Examples:
   waymark discovery --manifests manifests/ --registry http://127.0.0.1:9090
   waymark discovery --manifests manifests/ --registry unix:/run/waymark/registry.sock")]
     Discovery(DiscoveryArgs),
+    /// Says of one object what is published for it and why something is not.
+    ///
+    /// Of a route or MCP resource that is opted in: its own outcome. Of anything else (a Gateway, a
+    /// Namespace, a Service …): the outcome of every opted-in object that depends on it. Asks the
+    /// cluster that KUBECONFIG leads to, or reads --manifests. Exits with 1 when there is an error,
+    /// or nothing to say.
+    #[command(after_help = "\
+Examples:
+  waymark explain httproute apps/github
+  waymark explain gateway infra/public -o json
+  waymark explain namespace apps --manifests manifests/")]
+    Explain(ExplainArgs),
     /// Prints a completion script for a shell.
     #[command(after_help = "\
 Example:
@@ -183,6 +196,52 @@ pub(crate) struct PlanArgs {
     pub(crate) output: PlanFormat,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ExplainFormat {
+    /// For people.
+    Table,
+    /// As `plan -o json`.
+    Json,
+    /// The same as YAML.
+    Yaml,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// Kind of the object, for example httproute, gateway or mcpserver.
+    #[arg(value_parser = kind)]
+    pub(crate) kind: Kind,
+    /// The object: NAMESPACE/NAME, or NAME of a Namespace.
+    #[arg(value_name = "NAMESPACE/NAME")]
+    pub(crate) name: String,
+    /// Instead of a cluster: files and folders of Kubernetes manifests, or - for stdin.
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    pub(crate) manifests: Vec<PathBuf>,
+    /// Format of the output.
+    #[arg(short, long, value_enum, default_value_t = ExplainFormat::Table)]
+    pub(crate) output: ExplainFormat,
+    /// Count routes and Gateways without any status as accepted. Default: for manifests only.
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
+          require_equals = true, default_missing_value = "true")]
+    pub(crate) assume_accepted: Option<bool>,
+    #[command(flatten)]
+    pub(crate) rules: RuleArgs,
+}
+
+fn kind(text: &str) -> Result<Kind, String> {
+    // `mcpserver.mcp.x-k8s.io` is the lifecycle operator's, as kubectl would have it.
+    let (kind, group) = text.split_once('.').map_or((text, None), |(k, g)| (k, Some(g)));
+    let found = Kind::ALL.into_iter().find(|known| {
+        known.as_str().eq_ignore_ascii_case(kind.trim_end_matches('s'))
+            && group.is_none_or(|group| known.group() == group)
+    });
+    found.ok_or_else(|| {
+        let kinds: Vec<String> =
+            Kind::ALL.iter().map(|kind| kind.as_str().to_ascii_lowercase()).collect();
+        format!("one of {} is expected", kinds.join(", "))
+    })
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct ListenArgs {
     /// Address of REST.
@@ -273,6 +332,21 @@ pub(crate) struct DiscoveryArgs {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
+
+    #[test]
+    fn kinds_as_people_write_them() {
+        use waymark_discovery::Kind;
+        for (text, expected) in [
+            ("httproute", Some(Kind::HttpRoute)),
+            ("HTTPRoutes", Some(Kind::HttpRoute)),
+            ("mcpserver", Some(Kind::McpServer)),
+            ("mcpserver.mcp.x-k8s.io", Some(Kind::LifecycleMcpServer)),
+            ("Gateway", Some(Kind::Gateway)),
+            ("pod", None),
+        ] {
+            assert_eq!(super::kind(text).ok(), expected, "{text}");
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -14,7 +14,7 @@ use waymark_discovery::source::manifest::{Manifests, Watcher};
 use waymark_discovery::{Index, Severity};
 
 use crate::cli::DiscoveryArgs;
-use crate::run::{settings, stop_on_signal};
+use crate::run::{cluster_client, settings, stop_on_signal};
 
 /// Name of this controller among the publishers of its cluster.
 pub(crate) const PUBLISHER: &str = "waymark-discovery";
@@ -46,10 +46,7 @@ async fn cluster(
     publisher: Publisher,
     stop: CancellationToken,
 ) -> anyhow::Result<ExitCode> {
-    let config = kube::Config::infer()
-        .await
-        .context("no cluster: set KUBECONFIG, run in a Pod, or name --manifests")?;
-    let client = kube::Client::try_from(config).context("the cluster cannot be used")?;
+    let client = cluster_client().await?;
     let (listed, mut complete) = watch::channel(false);
     let following =
         tokio::spawn(cluster::follow(client, Arc::clone(&shared), listed, stop.clone(), tell));

@@ -55,6 +55,14 @@ pub(crate) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     Ok(stop)
 }
 
+/// A client of the cluster that KUBECONFIG or the Pod's ServiceAccount leads to.
+pub(crate) async fn cluster_client() -> anyhow::Result<kube::Client> {
+    let config = kube::Config::infer()
+        .await
+        .context("no cluster: set KUBECONFIG, run in a Pod, or name --manifests")?;
+    kube::Client::try_from(config).context("the cluster cannot be used")
+}
+
 pub(crate) fn settings(rules: &RuleArgs, assume_accepted: bool) -> anyhow::Result<Settings> {
     let delegations = match &rules.delegations {
         None => Vec::new(),

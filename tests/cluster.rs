@@ -109,6 +109,13 @@ async fn the_life_of_a_route_and_of_the_api_server() {
     cluster.apply(&accepted(route("b.example.com", "true"))).await;
     serves(&registry, &["http://b.example.com/mcp"]).await;
     assert_eq!(names(&registry.rest, ""), ["com.example.b/github"]);
+    let explained = common::binary()
+        .env("KUBECONFIG", &cluster.kubeconfig)
+        .args(["explain", "gateway", "infra/public"])
+        .output()
+        .unwrap();
+    let text = String::from_utf8(explained.stdout).unwrap();
+    assert!(explained.status.success() && text.contains("http://b.example.com/mcp"), "{text}");
     // The Gateway alone.
     cluster.apply(&gateway("*.other.com")).await;
     serves(&registry, &[]).await;

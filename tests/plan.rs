@@ -132,6 +132,39 @@ fn a_catalogue_file_of_any_format_and_what_is_wrong_in_it() {
 }
 
 #[test]
+fn explain_tells_of_one_object() {
+    let explain = |args: &[&str]| {
+        let output =
+            binary().arg("explain").args(args).args(["--manifests", EXAMPLES]).output().unwrap();
+        let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        (output.status.code().unwrap(), text)
+    };
+    let (code, text) = explain(&["httproute", "shop/shop"]);
+    assert!(code == 1 && text.contains("NameNotPermitted") && !text.contains("weather"), "{text}");
+    let (code, text) = explain(&["httproute", "search/search"]);
+    assert!(code == 0 && text.contains("https://mcp.example.com/search"), "{text}");
+    // What depends on a Gateway, a Namespace, an MCP resource.
+    let (code, text) = explain(&["gateway", "tools/tools", "-o", "json"]);
+    let json: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, &json["objects"][0]["name"]), (0, &"tools".into()));
+    assert_eq!(json["summary"]["published"], 2);
+    for (kind, name) in [
+        ("namespace", "search"),
+        ("mcpserver", "tools/jira"),
+        ("referencegrant", "search-servers/any"),
+    ] {
+        let (code, text) = explain(&[kind, name]);
+        assert!(code == 0 && text.contains("HTTPRoute"), "{kind} {name}: {text}");
+    }
+    let (code, text) = explain(&["httproute", "no/such"]);
+    assert!(code == 1 && text.contains("is not opted in"), "{text}");
+    let (code, text) = explain(&["httproute", "nothing"]);
+    assert!(code == 2 && text.contains("NAMESPACE/NAME"), "{text}");
+    let (code, text) = explain(&["pod", "a/b"]);
+    assert!(code == 2 && text.contains("httproute, gateway"), "{text}");
+}
+
+#[test]
 fn completions_and_help_teach() {
     let output = binary().args(["completions", "bash"]).output().unwrap();
     assert!(String::from_utf8(output.stdout).unwrap().contains("_waymark"));

@@ -7,7 +7,7 @@ use smol_str::SmolStr;
 use super::names::Claim;
 use super::{Index, Standing};
 use crate::explanation::{Explanation, Outcome, Published, PublishedVia};
-use crate::object::Key;
+use crate::object::{Key, Kind};
 use crate::problem::{Code, Problem, Severity};
 use crate::resolver::{Naming, Offer};
 
@@ -114,6 +114,19 @@ impl Index {
                 "Set the annotation registry-name to another name.",
             )),
         }
+    }
+
+    /// The opted-in objects whose outcome depends on an object: those that read it, or looked for
+    /// it in vain, when they were resolved.
+    #[must_use]
+    pub fn dependents(&self, key: &Key) -> Vec<Key> {
+        let read = if key.kind == Kind::ReferenceGrant {
+            super::store::grants_key(&key.namespace)
+        } else {
+            key.clone()
+        };
+        let readers = self.edges.readers(&read).filter_map(|id| self.source(id));
+        readers.map(|source| source.rank.key.clone()).collect()
     }
 
     /// What became of every opted-in object.
