@@ -65,7 +65,11 @@ Examples:
     /// Resolves annotated routes and publishes them to a registry.
     ///
     /// Without --manifests it watches the cluster that KUBECONFIG or the Pod's ServiceAccount
-    /// leads to. Kinds whose CRD is not installed are waited for.
+    /// leads to. Kinds whose CRD is not installed are waited for. It needs `list` and `watch`, over
+    /// all namespaces, on namespaces and services; httproutes, gateways, listenersets and
+    /// referencegrants of gateway.networking.k8s.io; mcpservers, mcpremoteproxies,
+    /// virtualmcpservers, mcpserverentries and mcpremoteendpoints of toolhive.stacklok.dev; and
+    /// mcpservers of mcp.x-k8s.io. Run one only: leader election is not there yet.
     #[command(after_help = "\
 Examples:
   waymark discovery --registry http://127.0.0.1:9090

@@ -5,7 +5,8 @@
 mod cluster;
 mod common;
 
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 
 use cluster::{Cluster, gateway_api};
 use common::{Registry, Waymark, eventually, get, names};
@@ -140,6 +141,92 @@ async fn the_life_of_a_route_and_of_the_api_server() {
     serves(&registry, &["http://c.example.com/mcp"]).await;
     cluster.delete(&route("c.example.com", "true")).await;
     serves(&registry, &[]).await;
+    waymark.stop();
+    registry.waymark.stop();
+}
+
+/// What `plan` makes of the cluster's objects: URLs by server name.
+async fn planned(cluster: &Cluster) -> Vec<(String, String)> {
+    let mut items = cluster.list("", "v1", "Namespace").await;
+    for kind in ["Gateway", "HTTPRoute"] {
+        items.extend(cluster.list("gateway.networking.k8s.io", "v1", kind).await);
+    }
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": items}).to_string();
+    let mut command = common::binary();
+    command.args(["plan", "-o", "upstream", "--assume-accepted=false", "-"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(list.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    urls(&serde_json::from_slice(&output.stdout).unwrap())
+}
+
+fn urls(list: &Value) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let server = |entry: &Value| {
+        (text(&entry["server"]["name"]), text(&entry["server"]["remotes"][0]["url"]))
+    };
+    list["servers"].as_array().unwrap().iter().map(server).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs a cluster: cargo xtask test"]
+async fn after_a_storm_the_registry_equals_the_plan() {
+    let cluster = Cluster::start().await;
+    for plural in ["gateways", "httproutes"] {
+        cluster.install(&gateway_api(plural)).await;
+    }
+    cluster.apply(&namespace("infra", &json!({}))).await;
+    cluster.apply(&namespace("apps", &json!({"mcp": "yes"}))).await;
+    cluster.apply(&gateway("*.example.com")).await;
+    let data = tempfile::tempdir().unwrap();
+    let mut registry = Some(Registry::start(data.path(), "127.0.0.1:0", &[]));
+    let grpc = registry.as_ref().unwrap().grpc.replace("http://", "");
+    for round in 0..6_usize {
+        if registry.is_none() {
+            registry = Some(Registry::start(data.path(), &grpc, &[]));
+        }
+        let waymark = discovery(&cluster, registry.as_ref().unwrap());
+        for step in 0..25_usize {
+            // Every round the same routes in another state, some gone, some opted out, names that
+            // conflict among them.
+            let n = (round * 7 + step) % 30;
+            let export = if (n + round) % 5 == 0 { "false" } else { "true" };
+            let mut route = accepted(route(&format!("h{}.example.com", (n + round) % 9), export));
+            route["metadata"]["name"] = json!(format!("route-{n}"));
+            if n % 3 == 0 {
+                route["metadata"]["annotations"]["toolhive.stacklok.dev/registry-name"] =
+                    json!("shared");
+            }
+            cluster.apply(&route).await;
+            if step % 8 == 7 {
+                cluster.delete(&route).await;
+            }
+            // At another point each round: discovery dies, or the registry does.
+            if step == 5 + round * 3 && round % 3 == 2 {
+                registry.take().unwrap().waymark.kill();
+            }
+        }
+        waymark.kill();
+    }
+    if registry.is_none() {
+        registry = Some(Registry::start(data.path(), &grpc, &[]));
+    }
+    let registry = registry.unwrap();
+    let waymark = discovery(&cluster, &registry);
+    let planned = planned(&cluster).await;
+    assert!(planned.len() > 5, "{planned:?}");
+    let rest = registry.rest.clone();
+    tokio::task::spawn_blocking(move || {
+        let mut last = Vec::new();
+        let deadline = std::time::Instant::now() + common::PATIENCE;
+        while last != planned {
+            assert!(std::time::Instant::now() < deadline, "{last:#?}\nexpected {planned:#?}");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            last = urls(&get(&format!("{rest}/v0.1/servers?limit=100")).json());
+        }
+    })
+    .await
+    .unwrap();
     waymark.stop();
     registry.waymark.stop();
 }

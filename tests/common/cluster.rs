@@ -196,6 +196,21 @@ impl Cluster {
         }
     }
 
+    /// All objects of a kind, as `kubectl get -A -o json` gives them.
+    pub async fn list(&self, group: &str, version: &str, kind: &str) -> Vec<Value> {
+        let gvk = GroupVersionKind::gvk(group, version, kind);
+        let (resource, _) = oneshot::pinned_kind(&self.client, &gvk).await.unwrap();
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+        let items = api.list(&Default::default()).await.unwrap().items;
+        let item = |object: DynamicObject| {
+            let mut value = serde_json::to_value(object).unwrap();
+            value["apiVersion"] = json!(resource.api_version);
+            value["kind"] = json!(resource.kind);
+            value
+        };
+        items.into_iter().map(item).collect()
+    }
+
     pub async fn delete(&self, value: &Value) {
         let name = value["metadata"]["name"].as_str().unwrap();
         self.api(value).await.delete(name, &Default::default()).await.unwrap();
