@@ -1,5 +1,6 @@
 //! The curated catalogue: from files and from documents among the manifests.
 
+use std::collections::HashSet;
 use std::path::PathBuf;
 
 use anyhow::Context;
@@ -19,6 +20,8 @@ const MAX_BYTES: u64 = 64 * 1024 * 1024;
 pub(crate) struct Curated {
     pub(crate) entries: Vec<Prepared>,
     pub(crate) faults: Vec<Explanation>,
+    /// Name and version of the entries, for telling which stand there twice.
+    ids: HashSet<String>,
 }
 
 /// Reads catalogue files.
@@ -70,7 +73,7 @@ impl Curated {
         for entry in catalogue.entries {
             let server = &entry.server;
             let id = format!("{}@{}", server.name, server.version);
-            if self.entries.iter().any(|known| known.id == id) {
+            if !self.ids.insert(id.clone()) {
                 self.fault(
                     location,
                     &format!("{id} stands in the catalogue twice; the first counts"),
