@@ -393,6 +393,45 @@ fn discovery_feeds_a_registry_over_a_socket_and_gets_over_its_loss() {
     assert!(!socket.exists(), "the socket is removed");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_linked_entry_survives_a_restart_byte_for_byte() {
+    let data = tempfile::tempdir().unwrap();
+    let file = data.path().join("servers.json");
+    // Enough entries that the file takes longer to read than the store.
+    let curated = |name: String| String::from_utf8(server(&name, "1.0.0", "d")).unwrap();
+    let mut all: Vec<String> = (0..2000).map(|n| curated(format!("z.z/filler-{n}"))).collect();
+    all.push(curated("a.b/curated".into()));
+    std::fs::write(&file, format!("{{\"servers\": [{}]}}", all.join(","))).unwrap();
+    let folder = data.path().join("d");
+    let start =
+        || Registry::start(&folder, "127.0.0.1:0", &["--catalogue", file.to_str().unwrap()]);
+    let first = start();
+    let mut session = Session::open(&first.grpc, "p").await;
+    let linked = Entry {
+        id: "l".into(),
+        server_json: server("x.y/z", "9.9.9", "d").into(),
+        link: Some(Link { name: "a.b/curated".into(), version: String::new() }),
+        ..Entry::default()
+    };
+    session.say(Message::Begin(Begin {})).await;
+    session.say(Message::Upsert(linked)).await;
+    session.say(Message::End(End {})).await;
+    session.durable().await;
+    let query = "/v0.1/servers?include_deleted=true";
+    let before = get(&format!("{}{query}", first.rest));
+    assert!(String::from_utf8_lossy(&before.body).contains("https://9.9.9.example.com/x.y/z"));
+    first.waymark.kill();
+    let second = start();
+    let after = get(&format!("{}{query}", second.rest));
+    assert_eq!(String::from_utf8_lossy(&before.body), String::from_utf8_lossy(&after.body));
+    second.waymark.stop();
+    // What the catalogue lost while the registry was down is gone, link or not.
+    std::fs::write(&file, "{\"servers\": []}").unwrap();
+    let third = start();
+    assert!(names(&third.rest, "").is_empty());
+    third.waymark.stop();
+}
+
 #[test]
 fn the_curated_catalogue_is_followed_and_an_open_write_side_refused() {
     let data = tempfile::tempdir().unwrap();

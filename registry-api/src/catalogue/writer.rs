@@ -185,7 +185,9 @@ impl Handle {
         let _ = self.send(Command::Close { source, session }).await;
     }
 
-    /// Replaces the curated catalogue; returns the entries that are not served when it is done.
+    /// Replaces the curated catalogue. The first call, if only with nothing, sets the writer to
+    /// work: until then the stored state is served as it is and nothing is acknowledged. Returns
+    /// the entries that are not served when it is done.
     ///
     /// # Errors
     /// Where the writer is gone.
@@ -221,6 +223,9 @@ pub struct Writer<S> {
     store: S,
     config: Config,
     state: State,
+    /// Whether the curated catalogue was loaded. Before that nothing is merged: what links to it,
+    /// or is shadowed by it, would be judged as if it were gone.
+    curated: bool,
     publishers: HashMap<SmolStr, Publisher>,
     commands: mpsc::Receiver<Command>,
     shown: Arc<ArcSwap<Snapshot>>,
@@ -274,8 +279,18 @@ impl<S: Store> Writer<S> {
         };
         metrics.catalogue(&state.snapshot);
         let commands = receiver;
-        let writer =
-            Self { store, config, state, publishers, commands, shown, revisions, health, metrics };
+        let writer = Self {
+            store,
+            config,
+            state,
+            curated: false,
+            publishers,
+            commands,
+            shown,
+            revisions,
+            health,
+            metrics,
+        };
         Ok((writer, handle))
     }
 
@@ -299,6 +314,9 @@ impl<S: Store> Writer<S> {
                 }
                 _ = tick.tick() => self.housekeeping(),
                 () = stop.cancelled() => return,
+            }
+            if !self.curated {
+                continue;
             }
             let batch = self.state.settle(Timestamp::now());
             if !batch.is_empty() && !self.store(&batch, &stop).await {
@@ -355,6 +373,7 @@ impl<S: Store> Writer<S> {
                     self.state.upsert(&source, CURATED_PRECEDENCE, entry, true);
                 }
                 self.state.touch_orphans();
+                self.curated = true;
                 done.push(sender);
             }
         }
