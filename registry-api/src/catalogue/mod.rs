@@ -1,5 +1,6 @@
 //! The catalogue in memory: one writer, immutable snapshots.
 
+mod handle;
 mod merging;
 mod prepared;
 mod preview;
@@ -9,6 +10,7 @@ mod served;
 mod snapshot;
 mod writer;
 
+pub use handle::{Handle, Health, Operation, PublishOutcome, SessionEnd, SessionId, Unavailable};
 pub use prepared::{MAX_ENTRY_BYTES, MAX_ID_BYTES, Prepared, Refusal, prepare};
 pub use preview::{Preview, preview};
 pub use query::{
@@ -16,7 +18,4 @@ pub use query::{
 };
 pub use served::{Key, Served};
 pub use snapshot::Snapshot;
-pub use writer::{
-    CURATED, Config, Handle, Health, Operation, PublishOutcome, SessionEnd, SessionId, Unavailable,
-    Writer,
-};
+pub use writer::{CURATED, Config, Writer};
