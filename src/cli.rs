@@ -1,12 +1,15 @@
 //! The command line.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use smol_str::SmolStr;
 use waymark_discovery::Kind;
+use waymark_discovery::gateway_name::{GatewayName, is_label};
 use waymark_discovery::settings::{DEFAULT_PREFIX, DirectUrlPolicy};
 use waymark_registry_api::server::Address;
 
@@ -65,14 +68,13 @@ Examples:
     /// Resolves annotated routes and publishes them to a registry.
     ///
     /// Without --manifests it watches the cluster that KUBECONFIG or the Pod's ServiceAccount
-    /// leads to. Kinds whose CRD is not installed are waited for. It needs `list` and `watch`, over
-    /// all namespaces, on namespaces and services; httproutes, gateways, listenersets and
-    /// referencegrants of gateway.networking.k8s.io; mcpservers, mcpremoteproxies,
-    /// virtualmcpservers, mcpserverentries and mcpremoteendpoints of toolhive.stacklok.dev; and
-    /// mcpservers of mcp.x-k8s.io. Run one only: leader election is not there yet.
+    /// leads to. Kinds whose CRD is not installed are waited for. The roles that it needs are in
+    /// deploy/gateway/rbac. Of several replicas one publishes, by a Lease.
     #[command(after_help = "\
 Examples:
   waymark discovery --registry http://127.0.0.1:9090
+  waymark discovery --namespace team-a --namespace team-b --gateway infra/public --registry …
+  curl http://127.0.0.1:8081/explain/httproute/team-a/github
   waymark discovery --manifests manifests/ --registry http://127.0.0.1:9090
   waymark discovery --manifests manifests/ --registry unix:/run/waymark/registry.sock")]
     Discovery(DiscoveryArgs),
@@ -213,7 +215,6 @@ pub(crate) enum ExplainFormat {
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {
     /// Kind of the object, for example httproute, gateway or mcpserver.
-    #[arg(value_parser = kind)]
     pub(crate) kind: Kind,
     /// The object: NAMESPACE/NAME, or NAME of a Namespace.
     #[arg(value_name = "NAMESPACE/NAME")]
@@ -230,20 +231,8 @@ pub(crate) struct ExplainArgs {
     pub(crate) assume_accepted: Option<bool>,
     #[command(flatten)]
     pub(crate) rules: RuleArgs,
-}
-
-fn kind(text: &str) -> Result<Kind, String> {
-    // `mcpserver.mcp.x-k8s.io` is the lifecycle operator's, as kubectl would have it.
-    let (kind, group) = text.split_once('.').map_or((text, None), |(k, g)| (k, Some(g)));
-    let found = Kind::ALL.into_iter().find(|known| {
-        known.as_str().eq_ignore_ascii_case(kind.trim_end_matches('s'))
-            && group.is_none_or(|group| known.group() == group)
-    });
-    found.ok_or_else(|| {
-        let kinds: Vec<String> =
-            Kind::ALL.iter().map(|kind| kind.as_str().to_ascii_lowercase()).collect();
-        format!("one of {} is expected", kinds.join(", "))
-    })
+    #[command(flatten)]
+    pub(crate) scope: ScopeArgs,
 }
 
 #[derive(Debug, Args)]
@@ -313,6 +302,36 @@ pub(crate) struct RegistryArgs {
     pub(crate) retention: RetentionArgs,
 }
 
+/// Which part of a cluster counts.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Scope")]
+pub(crate) struct ScopeArgs {
+    /// Watch only this namespace. May be given several times; a Role in each is then enough.
+    #[arg(short, long, value_name = "NAMESPACE", value_parser = namespace, env = "WAYMARK_NAMESPACE", value_delimiter = ',')]
+    pub(crate) namespace: Vec<SmolStr>,
+    /// Publish only by this Gateway, in whatever namespace. May be given several times.
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pub(crate) gateway: Vec<GatewayName>,
+    /// Publish only by Gateways of this class. May be given several times.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) gateway_class: Vec<SmolStr>,
+    /// Watch only HTTPRoutes whose labels match, for example team=payments,tier!=internal.
+    #[arg(long, value_name = "SELECTOR")]
+    pub(crate) route_selector: Option<String>,
+    /// Take a connection to the API server as broken when nothing came for this long. A watch hears
+    /// from the API server each minute.
+    #[arg(long, value_name = "DURATION", default_value = "100s", value_parser = humantime::parse_duration)]
+    pub(crate) api_timeout: Duration,
+}
+
+fn namespace(text: &str) -> Result<SmolStr, String> {
+    if is_label(text) {
+        Ok(text.into())
+    } else {
+        Err("a namespace is a DNS label: lower-case letters, digits and hyphens".into())
+    }
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct DiscoveryArgs {
     /// Instead of a cluster: files and folders of Kubernetes manifests, followed as they change;
@@ -329,28 +348,105 @@ pub(crate) struct DiscoveryArgs {
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
           require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub(crate) assume_accepted: bool,
+    /// Address of the admin port: IP:PORT, or off. It serves /explain, /healthz, /readyz and
+    /// /metrics, in plain HTTP.
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "127.0.0.1:8081",
+        env = "WAYMARK_ADMIN_ADDR"
+    )]
+    pub(crate) admin_addr: AdminAddress,
     #[command(flatten)]
     pub(crate) rules: RuleArgs,
+    #[command(flatten)]
+    pub(crate) scope: ScopeArgs,
+    #[command(flatten)]
+    pub(crate) election: ElectionArgs,
+    #[command(flatten)]
+    pub(crate) probe: ProbeArgs,
+}
+
+/// Whether and how published endpoints are probed.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Probing")]
+pub(crate) struct ProbeArgs {
+    /// Speak MCP to the published streamable HTTP endpoints: learn the tools that no annotation
+    /// gives, and mark endpoints that do not answer. Nothing is withdrawn because of it.
+    ///
+    /// Probes send no credentials and follow redirects to the same host only.
+    #[arg(long)]
+    pub(crate) probe: bool,
+    /// How often an endpoint is probed.
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = humantime::parse_duration)]
+    pub(crate) probe_interval: Duration,
+    /// Longest that one probe may take.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    pub(crate) probe_timeout: Duration,
+    /// Most probes at a time.
+    #[arg(long, value_name = "N", default_value = "8")]
+    pub(crate) probe_concurrency: NonZeroUsize,
+    /// Probe loopback and link-local addresses too.
+    #[arg(long)]
+    pub(crate) probe_allow_local: bool,
+    /// Probe a host at this address, where it is reached elsewhere from within the cluster than by
+    /// clients. May be given several times.
+    #[arg(long, value_name = "HOST=IP", value_parser = host_address)]
+    pub(crate) probe_resolve: Vec<(String, IpAddr)>,
+}
+
+fn host_address(text: &str) -> Result<(String, IpAddr), String> {
+    let pair = text.split_once('=').and_then(|(host, ip)| Some((host, ip.parse().ok()?)));
+    let (host, address) =
+        pair.ok_or("HOST=IP is expected, for example mcp.company.com=10.0.0.7")?;
+    Ok((host.to_ascii_lowercase(), address))
+}
+
+/// Where the admin port is, if anywhere.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct AdminAddress(pub(crate) Option<SocketAddr>);
+
+impl std::str::FromStr for AdminAddress {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "off" => Ok(Self(None)),
+            _ => text
+                .parse()
+                .map(|address| Self(Some(address)))
+                .map_err(|_| "IP:PORT is expected, for example 127.0.0.1:8081, or off".to_owned()),
+        }
+    }
+}
+
+/// What replicas share.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Replicas and Events")]
+pub(crate) struct ElectionArgs {
+    /// Publish only while this process holds the Lease, so that several replicas may run.
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
+          require_equals = true, default_value_t = true, default_missing_value = "true")]
+    pub(crate) leader_elect: bool,
+    /// Name of the Lease, and the first part of the names of the ConfigMaps that hold what Events
+    /// were posted.
+    #[arg(long, value_name = "NAME", default_value = "waymark-discovery")]
+    pub(crate) lease_name: String,
+    /// Namespace of the Lease and the ConfigMaps; by default that of the Pod or the kubeconfig.
+    #[arg(long, value_name = "NAMESPACE", value_parser = namespace, env = "POD_NAMESPACE")]
+    pub(crate) lease_namespace: Option<SmolStr>,
+    /// After how long a leader that does not renew the Lease is replaced.
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = humantime::parse_duration)]
+    pub(crate) lease_duration: Duration,
+    /// Post Kubernetes Events on the annotated objects.
+    #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
+          require_equals = true, default_value_t = true, default_missing_value = "true")]
+    pub(crate) events: bool,
 }
 
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
-
-    #[test]
-    fn kinds_as_people_write_them() {
-        use waymark_discovery::Kind;
-        for (text, expected) in [
-            ("httproute", Some(Kind::HttpRoute)),
-            ("HTTPRoutes", Some(Kind::HttpRoute)),
-            ("mcpserver", Some(Kind::McpServer)),
-            ("mcpserver.mcp.x-k8s.io", Some(Kind::LifecycleMcpServer)),
-            ("Gateway", Some(Kind::Gateway)),
-            ("pod", None),
-        ] {
-            assert_eq!(super::kind(text).ok(), expected, "{text}");
-        }
-    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use waymark_discovery::Index;
 use waymark_discovery::explanation::{Explanation, Outcome};
+use waymark_discovery::lease::Leadership;
 use waymark_discovery::publisher::{Publisher, PublisherConfig, SharedIndex, Status};
 use waymark_discovery::source::manifest::{Manifests, Watcher};
 use waymark_registry_api::catalogue::Handle;
@@ -56,7 +57,7 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     };
     let serving = tokio::spawn(registry.serve(stop.clone()));
     let first = dev.read().await?;
-    let publishing = tokio::spawn(publisher.run(stop.clone()));
+    let publishing = tokio::spawn(publisher.run(Leadership::alone(), stop.clone()));
     dev.settle().await;
     let outcome = dev.outcome(&first);
     output::print(&output::explanations(&outcome.objects))?;

@@ -6,16 +6,16 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 use waymark_discovery::explanation::Outcome;
 use waymark_discovery::publisher::SharedIndex;
-use waymark_discovery::source::cluster;
+use waymark_discovery::source::cluster::{Cluster, Watches};
 use waymark_discovery::source::manifest::Manifests;
 use waymark_discovery::{Index, Key, Kind};
 
-use crate::cli::{ExplainArgs, ExplainFormat};
+use crate::cli::{ExplainArgs, ExplainFormat, ScopeArgs};
+use crate::discovery::cluster::scope;
 use crate::output;
-use crate::run::settings;
+use crate::run::{Stop, settings};
 
 /// How long the cluster may take to be listed.
 const LISTING: Duration = Duration::from_secs(60);
@@ -28,20 +28,18 @@ pub(crate) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
         (kind, None) => bail!("a {kind} is named by NAMESPACE/NAME, for example apps/github"),
     };
     let manifests = !args.manifests.is_empty();
-    let settings = settings(&args.rules, args.assume_accepted.unwrap_or(manifests))?;
+    let mut settings = settings(&args.rules, args.assume_accepted.unwrap_or(manifests))?;
+    settings.gateways.clone_from(&args.scope.gateway);
+    settings.gateway_classes.clone_from(&args.scope.gateway_class);
     let prefix = settings.prefix.clone();
     let shared = SharedIndex::new(Index::new(settings));
     if manifests {
         let read = Manifests::read(&args.manifests, &prefix)?;
         shared.update(|index| read.apply(index));
     } else {
-        list(&shared).await?;
+        list(&shared, &args.scope).await?;
     }
-    let index = shared.read();
-    let explained = match index.explain(&key) {
-        Some(explanation) => vec![explanation],
-        None => index.dependents(&key).iter().filter_map(|key| index.explain(key)).collect(),
-    };
+    let explained = shared.read().explain_related(&key);
     let nothing = explained.is_empty();
     let outcome = Outcome::new(explained);
     let text = match args.output {
@@ -57,18 +55,24 @@ pub(crate) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// Lists the cluster once.
-async fn list(shared: &Arc<SharedIndex>) -> anyhow::Result<()> {
-    let client = crate::run::cluster_client().await?;
+async fn list(shared: &Arc<SharedIndex>, args: &ScopeArgs) -> anyhow::Result<()> {
+    let client = crate::run::cluster_client(args.api_timeout).await?;
     let (listed, mut complete) = watch::channel(false);
-    let stop = CancellationToken::new();
-    let following = cluster::follow(client, Arc::clone(shared), listed, stop.clone(), |_, _| {});
+    let stop = Stop::new();
+    let watches = Watches::default();
+    let cluster = Cluster { client, scope: scope(args), watches: watches.clone() };
+    let following = cluster.follow(Arc::clone(shared), listed, stop.clone(), |_, _| {});
     tokio::select! {
         () = following => bail!("watching the cluster ended"),
         complete = tokio::time::timeout(LISTING, complete.wait_for(|listed| *listed)) => {
             stop.cancel();
             match complete {
                 Ok(_) => Ok(()),
-                Err(_) => bail!("the cluster was not listed within {LISTING:?}; see the warnings above"),
+                Err(_) => {
+                    let missing = watches.all().into_iter().filter(|(_, state)| !state.listed);
+                    let missing: Vec<String> = missing.map(|(watch, _)| watch).collect();
+                    bail!("the cluster was not listed within {LISTING:?}: {}", missing.join(", "))
+                }
             }
         }
     }

@@ -23,7 +23,10 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     // Where the output is for people, the log only says what went wrong.
     let quiet = matches!(cli.command, Command::Dev(_) | Command::Plan(_) | Command::Explain(_));
-    run::logging(cli.log_format, if quiet { "warn" } else { "info" });
+    run::logging(
+        cli.log_format,
+        if quiet { "warn,kube_runtime=error" } else { "info,kube_runtime=error" },
+    );
     let done = match cli.command {
         Command::Plan(args) => plan::run(&args),
         Command::Dev(args) => run::block_on(dev::run(args)),

@@ -3,10 +3,11 @@
 use std::future::Future;
 use std::io::IsTerminal;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio_util::sync::CancellationToken;
+pub(crate) use tokio_util::sync::CancellationToken as Stop;
 use tracing_subscriber::EnvFilter;
 use waymark_discovery::Settings;
 use waymark_discovery::source::manifest::yaml;
@@ -39,10 +40,10 @@ pub(crate) fn block_on(
 }
 
 /// A token that SIGTERM and SIGINT cancel.
-pub(crate) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+pub(crate) fn stop_on_signal() -> anyhow::Result<Stop> {
     let mut terminate = signal(SignalKind::terminate()).context("cannot listen to SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot listen to SIGINT")?;
-    let stop = CancellationToken::new();
+    let stop = Stop::new();
     let cancel = stop.clone();
     tokio::spawn(async move {
         tokio::select! {
@@ -55,11 +56,13 @@ pub(crate) fn stop_on_signal() -> anyhow::Result<CancellationToken> {
     Ok(stop)
 }
 
-/// A client of the cluster that KUBECONFIG or the Pod's ServiceAccount leads to.
-pub(crate) async fn cluster_client() -> anyhow::Result<kube::Client> {
-    let config = kube::Config::infer()
+/// A client of the cluster that KUBECONFIG or the Pod's ServiceAccount leads to. A connection on
+/// which nothing came for `timeout` is broken off.
+pub(crate) async fn cluster_client(timeout: Duration) -> anyhow::Result<kube::Client> {
+    let mut config = kube::Config::infer()
         .await
         .context("no cluster: set KUBECONFIG, run in a Pod, or name --manifests")?;
+    config.read_timeout = Some(timeout);
     kube::Client::try_from(config).context("the cluster cannot be used")
 }
 
@@ -82,6 +85,7 @@ pub(crate) fn settings(rules: &RuleArgs, assume_accepted: bool) -> anyhow::Resul
         require_mcp_backend: rules.require_mcp_backend,
         direct_url_policy: rules.direct_url_policy.into(),
         delegations,
+        ..Settings::default()
     })
 }
 

@@ -11,6 +11,7 @@ use waymark_catalogue::validate::MAX_TEXT;
 use waymark_catalogue::version;
 
 use crate::annotation::{Annotations, Description};
+use crate::finding::Finding;
 use crate::object::{Key, Kind, McpResource, Meta};
 use crate::resolver::Endpoint;
 
@@ -59,9 +60,12 @@ impl<'o> Share<'o> {
     }
 }
 
+/// What probes found out, by URL.
+pub(crate) type Findings = ahash::HashMap<SmolStr, Finding>;
+
 /// A fingerprint of all that [`build`] makes an entry from: an entry whose fingerprint is the same
 /// is the same. Much cheaper than making it.
-pub(crate) fn fingerprint(link: Option<&Link>, shares: &[Share<'_>]) -> u64 {
+pub(crate) fn fingerprint(link: Option<&Link>, shares: &[Share<'_>], findings: &Findings) -> u64 {
     let mut hasher = DefaultHasher::new();
     link.hash(&mut hasher);
     for share in shares {
@@ -69,6 +73,11 @@ pub(crate) fn fingerprint(link: Option<&Link>, shares: &[Share<'_>]) -> u64 {
         share.meta.uid.hash(&mut hasher);
         share.annotations.hash(&mut hasher);
         share.endpoints.hash(&mut hasher);
+        if !findings.is_empty() {
+            for endpoint in share.endpoints {
+                findings.get(&endpoint.url).hash(&mut hasher);
+            }
+        }
         if let Some(resource) = share.resource {
             resource.kind.hash(&mut hasher);
             resource.meta.namespace.hash(&mut hasher);
@@ -88,7 +97,13 @@ pub(crate) fn fingerprint(link: Option<&Link>, shares: &[Share<'_>]) -> u64 {
 
 /// Makes the entry of a server: `name` is its server name, `shares` its objects, oldest first.
 /// Of what annotations say, the oldest object's word counts.
-pub(crate) fn build(id: &str, name: &str, link: Option<&Link>, shares: &[Share<'_>]) -> Entry {
+pub(crate) fn build(
+    id: &str,
+    name: &str,
+    link: Option<&Link>,
+    shares: &[Share<'_>],
+    findings: &Findings,
+) -> Entry {
     let annotations = || shares.iter().copied().flat_map(Share::annotations);
     let described: Vec<&Description> =
         annotations().filter_map(|a| a.description.as_deref()).collect();
@@ -129,7 +144,8 @@ pub(crate) fn build(id: &str, name: &str, link: Option<&Link>, shares: &[Share<'
         ..ServerDetail::default()
     };
     if let Some(first) = external.first().or(internal.first()) {
-        let extension = extension(shares, resource, &described);
+        let mut extension = extension(shares, resource, &described);
+        add_findings(&mut extension, &external, findings);
         meta::set_toolhive(&mut server, &first.url, extension);
     }
     Entry {
@@ -214,6 +230,29 @@ fn extension(
         extension.insert("custom_metadata".into(), json!({"authentication": "required"}));
     }
     extension
+}
+
+/// Adds what probes found out: tools that no annotation gave, and which endpoints do not answer.
+fn add_findings(extension: &mut Map<String, Value>, external: &[&Endpoint], findings: &Findings) {
+    let found = || external.iter().filter_map(|e| Some((&e.url, findings.get(&e.url)?)));
+    if !extension.contains_key("tools") {
+        let tools = found().find_map(|(_, finding)| match finding {
+            Finding::Answers { tools } if !tools.is_empty() => Some(tools),
+            _ => None,
+        });
+        if let Some(tools) = tools {
+            let tools: Vec<&str> = tools.iter().map(SmolStr::as_str).collect();
+            extension.insert("tools".into(), tools.into());
+        }
+    }
+    let silent = found().filter(|(_, finding)| matches!(finding, Finding::Silent(_)));
+    let silent: Vec<&str> = silent.map(|(url, _)| url.as_str()).collect();
+    if !silent.is_empty() {
+        let custom = extension.entry("custom_metadata").or_insert_with(|| json!({}));
+        if let Some(custom) = custom.as_object_mut() {
+            custom.insert("unanswered".into(), silent.into());
+        }
+    }
 }
 
 fn sources(shares: &[Share<'_>]) -> Vec<Key> {

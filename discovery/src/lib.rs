@@ -13,14 +13,21 @@
 //! reads other objects only through [`resolver::Lookup`]; the index records what was read and
 //! resolves an object again when one of those changes, and only then.
 
+pub mod admin;
 pub mod annotation;
 pub mod entry;
+pub mod event;
 pub mod explanation;
+pub mod finding;
+pub mod gateway_name;
 mod host;
 pub mod index;
+pub mod lease;
 mod listener;
+pub mod metrics;
 pub mod object;
 mod path;
+pub mod probe;
 pub mod problem;
 pub mod publisher;
 pub mod resolver;

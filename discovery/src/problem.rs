@@ -73,6 +73,8 @@ codes! {
     NameSuffixed,
     /// The object is being deleted, so what it published is withdrawn.
     ObjectDeleting,
+    /// The Gateway is not among those by which is published (`--gateway`, `--gateway-class`).
+    GatewayNotSelected,
     /// The route names no Gateway and no ListenerSet.
     NoParent,
     /// The Gateway does not exist.
@@ -131,6 +133,8 @@ codes! {
     InvalidUrl,
     /// The MCP resource is opted in, but has no direct URL of its own.
     DirectUrlMissing,
+    /// A probe got no answer at the endpoint; its entry stays.
+    EndpointNotAnswering,
     /// The registry has no entry of the name that the object links to.
     LinkedEntryNotFound,
     /// The registry did not take the entry.

@@ -22,6 +22,8 @@ use waymark_proto::v1::{
 
 use crate::entry::Entry;
 use crate::index::{Changes, Index};
+use crate::lease::Leadership;
+use crate::object::Key;
 use crate::problem::{Code, Problem};
 
 /// First pause after a break; doubled up to [`LONGEST_PAUSE`], with jitter.
@@ -31,13 +33,19 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEP_ALIVE: Duration = Duration::from_secs(20);
 /// Requests in the channel to the stream; the window bounds what is under way.
 const CHANNEL: usize = 64;
+/// Objects whose changes are noted one by one.
+const MAX_JOURNAL: usize = 20_000;
 
 /// An index that one task changes and a publisher reads.
 #[derive(Debug)]
 pub struct SharedIndex {
     index: RwLock<Index>,
-    /// Ids of entries that changed and were not sent yet.
-    pending: Mutex<BTreeSet<SmolStr>>,
+    /// Ids of entries that changed and were not sent yet; nothing while no session is open, because
+    /// the next one sends everything.
+    pending: Mutex<Option<BTreeSet<SmolStr>>>,
+    /// Objects whose explanation changed, for who follows them.
+    journal: Mutex<Journal>,
+    objects_changed: Notify,
     /// How often entries changed; counted after they are pending.
     updates: AtomicU64,
     wake: Notify,
@@ -50,6 +58,8 @@ impl SharedIndex {
         Arc::new(Self {
             index: RwLock::new(index),
             pending: Mutex::default(),
+            journal: Mutex::default(),
+            objects_changed: Notify::new(),
             updates: AtomicU64::new(0),
             wake: Notify::new(),
         })
@@ -63,8 +73,11 @@ impl SharedIndex {
     /// Changes the index; what changed is published.
     pub fn update(&self, change: impl FnOnce(&mut Index) -> Changes) -> Changes {
         let changes = change(&mut self.write());
+        self.note_objects(&changes.objects);
         if !changes.entries.is_empty() {
-            self.pending().extend(changes.entries.iter().cloned());
+            if let Some(pending) = &mut *self.pending() {
+                pending.extend(changes.entries.iter().cloned());
+            }
             self.updates.fetch_add(1, Ordering::SeqCst);
             self.wake.notify_one();
         }
@@ -77,12 +90,78 @@ impl SharedIndex {
         self.updates.load(Ordering::SeqCst)
     }
 
+    /// From now on it is noted which objects' explanations change.
+    pub fn record_objects(&self) {
+        let mut journal = self.journal();
+        if matches!(*journal, Journal::Off) {
+            *journal = Journal::Keys(BTreeSet::new());
+        }
+    }
+
+    /// Waits until an object's explanation has changed since [`Self::take_objects`].
+    pub async fn objects_changed(&self) {
+        while self.journal().is_empty() {
+            self.objects_changed.notified().await;
+        }
+    }
+
+    /// The objects whose explanations changed since the last call; `None` where they were too many
+    /// to note, and every object may be one.
+    pub fn take_objects(&self) -> Option<BTreeSet<Key>> {
+        let mut journal = self.journal();
+        match std::mem::replace(&mut *journal, Journal::Keys(BTreeSet::new())) {
+            Journal::Off => Some(BTreeSet::new()),
+            Journal::Keys(keys) => Some(keys),
+            Journal::All => None,
+        }
+    }
+
+    fn note_objects<'k>(&self, keys: impl IntoIterator<Item = &'k Key>) {
+        let mut journal = self.journal();
+        if let Journal::Keys(noted) = &mut *journal {
+            noted.extend(keys.into_iter().cloned());
+            if noted.len() > MAX_JOURNAL {
+                *journal = Journal::All;
+            }
+        }
+        let any = !journal.is_empty();
+        drop(journal);
+        if any {
+            self.objects_changed.notify_one();
+        }
+    }
+
+    fn journal(&self) -> MutexGuard<'_, Journal> {
+        self.journal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn write(&self) -> RwLockWriteGuard<'_, Index> {
         self.index.write().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn pending(&self) -> MutexGuard<'_, BTreeSet<SmolStr>> {
+    fn pending(&self) -> MutexGuard<'_, Option<BTreeSet<SmolStr>>> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Which objects' explanations changed.
+#[derive(Debug, Default)]
+enum Journal {
+    /// Nobody wants to know.
+    #[default]
+    Off,
+    Keys(BTreeSet<Key>),
+    /// Too many.
+    All,
+}
+
+impl Journal {
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Off => true,
+            Self::Keys(keys) => keys.is_empty(),
+            Self::All => false,
+        }
     }
 }
 
@@ -181,15 +260,33 @@ impl Publisher {
         self.status.subscribe()
     }
 
-    /// Publishes until `stop`.
-    pub async fn run(self, stop: CancellationToken) {
+    /// Publishes until `stop`, whenever this process leads.
+    pub async fn run(self, leadership: Leadership, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = leadership.begins() => {}
+                () = stop.cancelled() => return,
+            }
+            // Whatever ends the term drops the session, and with it the stream.
+            tokio::select! {
+                () = self.publish(&leadership) => {}
+                () = leadership.ends() => {}
+                () = stop.cancelled() => return,
+            }
+            *self.shared.pending() = None;
+            self.status.send_modify(|status| {
+                status.connected = false;
+                status.synced = false;
+            });
+        }
+    }
+
+    /// Publishes by one session after the other.
+    async fn publish(&self, leadership: &Leadership) {
         let mut pause = FIRST_PAUSE;
         loop {
-            let session = Session::new(&self);
-            let ended = tokio::select! {
-                ended = session.run() => ended,
-                () = stop.cancelled() => return,
-            };
+            let ended = Session::new(self, leadership.clone()).run().await;
+            *self.shared.pending() = None;
             let was_synced = self.status.borrow().synced;
             if let Err(error) = ended {
                 tracing::warn!(registry = %self.config.registry, %error, "publishing stopped; trying again");
@@ -203,11 +300,7 @@ impl Publisher {
             if was_synced {
                 pause = FIRST_PAUSE;
             }
-            let jittered = pause.mul_f64(rand::random_range(0.5..1.0));
-            tokio::select! {
-                () = tokio::time::sleep(jittered) => {}
-                () = stop.cancelled() => return,
-            }
+            tokio::time::sleep(pause.mul_f64(rand::random_range(0.5..1.0))).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
@@ -216,6 +309,7 @@ impl Publisher {
 /// One stream to the registry.
 struct Session<'p> {
     publisher: &'p Publisher,
+    leadership: Leadership,
     /// Last sequence number sent, and last one acknowledged.
     sent: u64,
     acknowledged: u64,
@@ -225,8 +319,8 @@ struct Session<'p> {
 }
 
 impl<'p> Session<'p> {
-    fn new(publisher: &'p Publisher) -> Self {
-        Self { publisher, sent: 0, acknowledged: 0, window: 1, ended_full_state: false }
+    fn new(publisher: &'p Publisher, leadership: Leadership) -> Self {
+        Self { publisher, leadership, sent: 0, acknowledged: 0, window: 1, ended_full_state: false }
     }
 
     async fn run(mut self) -> Result<(), SessionError> {
@@ -240,16 +334,19 @@ impl<'p> Session<'p> {
         });
         self.send(&sender, hello).await?;
         let mut client = PublisherServiceClient::new(publisher.channel.clone());
-        let mut responses =
-            client.publish(ReceiverStream::new(receiver)).await.map_err(connection)?.into_inner();
+        // The last thing before the wire: a process that was paused may have lost the lease.
+        let leadership = self.leadership.clone();
+        let requests = ReceiverStream::new(receiver).take_while(move |_| leadership.holds());
+        let mut responses = client.publish(requests).await.map_err(connection)?.into_inner();
         let first = responses.next().await.ok_or(SessionError::Closed)??;
         self.window = u64::from(first.window.max(1));
         self.take(&first)?;
         publisher.status.send_modify(|status| status.connected = true);
 
-        shared.write().clear_rejections();
+        let rejected = shared.write().clear_rejections();
+        shared.note_objects(&rejected);
         // From here on changes are sent after the full state, which is read as it is sent.
-        shared.pending().clear();
+        *shared.pending() = Some(BTreeSet::new());
         let mut full: Vec<SmolStr> = shared.read().entry_ids().cloned().collect();
         full.sort_unstable();
         let mut full = full.into_iter();
@@ -286,7 +383,7 @@ impl<'p> Session<'p> {
                 }
             });
         }
-        let id = shared.pending().pop_first()?;
+        let id = shared.pending().as_mut()?.pop_first()?;
         let entry = shared.read().entry(&id);
         Some(match entry {
             Some(entry) => Message::Upsert(to_proto(entry)),
@@ -311,13 +408,15 @@ impl<'p> Session<'p> {
         self.acknowledged = self.acknowledged.max(response.acknowledged_sequence);
         if !response.rejections.is_empty() || !response.resolved_ids.is_empty() {
             let mut index = self.publisher.shared.write();
+            let mut objects = Vec::new();
             for id in &response.resolved_ids {
-                index.set_rejection(id, None);
+                objects.extend(index.set_rejection(id, None));
             }
             for rejection in &response.rejections {
-                index.set_rejection(&rejection.id, Some(problem(rejection)));
+                objects.extend(index.set_rejection(&rejection.id, Some(problem(rejection))));
             }
             drop(index);
+            self.publisher.shared.note_objects(&objects);
             self.publisher.status.send_modify(|status| status.verdicts += 1);
         }
         Ok(())
@@ -329,7 +428,7 @@ impl<'p> Session<'p> {
         let updates = self.publisher.shared.updates();
         let synced = self.ended_full_state
             && self.acknowledged == self.sent
-            && self.publisher.shared.pending().is_empty();
+            && self.publisher.shared.pending().as_ref().is_some_and(BTreeSet::is_empty);
         self.publisher.status.send_if_modified(|status| {
             let through = if synced { Some(updates) } else { status.synced_updates };
             let changed = status.synced != synced || status.synced_updates != through;
@@ -367,7 +466,7 @@ pub fn problem(rejection: &Rejection) -> Problem {
 pub fn to_proto(entry: Entry) -> v1::Entry {
     let remote =
         |(kind, url): (SmolStr, SmolStr)| v1::Remote { r#type: kind.into(), url: url.into() };
-    let source = |key: crate::Key| v1::ObjectReference {
+    let source = |key: Key| v1::ObjectReference {
         kind: key.kind.as_str().to_owned(),
         namespace: key.namespace.into(),
         name: key.name.into(),

@@ -2,6 +2,9 @@
 
 use serde::Deserialize;
 
+use smol_str::SmolStr;
+
+use crate::gateway_name::GatewayName;
 use crate::object::Selector;
 
 /// Default prefix of all annotations.
@@ -48,6 +51,10 @@ pub struct Settings {
     pub direct_url_policy: DirectUrlPolicy,
     /// Names and hosts beyond the routes' own.
     pub delegations: Vec<Delegation>,
+    /// The Gateways by which is published; all where empty.
+    pub gateways: Vec<GatewayName>,
+    /// The classes of Gateways by which is published; all where empty.
+    pub gateway_classes: Vec<SmolStr>,
 }
 
 impl Default for Settings {
@@ -58,6 +65,8 @@ impl Default for Settings {
             require_mcp_backend: false,
             direct_url_policy: DirectUrlPolicy::default(),
             delegations: Vec::new(),
+            gateways: Vec::new(),
+            gateway_classes: Vec::new(),
         }
     }
 }

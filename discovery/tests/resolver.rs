@@ -24,6 +24,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::{Value, json};
+use smol_str::SmolStr;
 use waymark_discovery::settings::{DEFAULT_PREFIX, Delegation, DirectUrlPolicy};
 use waymark_discovery::source::manifest::yaml;
 use waymark_discovery::{Index, Settings, Severity, object};
@@ -88,6 +89,8 @@ struct CaseSettings {
     require_mcp_backend: bool,
     direct_url_policy: Option<String>,
     delegations: Vec<Delegation>,
+    gateways: Vec<String>,
+    gateway_classes: Vec<SmolStr>,
 }
 
 /// Tells `gateway: null` from no gateway.
@@ -167,6 +170,8 @@ impl Case {
                 Some(other) => panic!("policy {other}"),
             },
             delegations: self.settings.delegations.clone(),
+            gateways: self.settings.gateways.iter().map(|name| name.parse().unwrap()).collect(),
+            gateway_classes: self.settings.gateway_classes.clone(),
             ..Settings::default()
         }
     }

@@ -23,8 +23,11 @@ enum Task {
     /// OpenAPI validator comes from PyPI); both are fetched and cached on the first run.
     Test {
         /// Leaves out what needs Go, Python or the network.
-        #[arg(long)]
+        #[arg(long, conflicts_with = "cluster")]
         offline_only: bool,
+        /// Runs only the tests against the test cluster whose names hold this text.
+        #[arg(long, value_name = "TEXT", num_args = 0..=1, default_missing_value = "")]
+        cluster: Option<String>,
     },
     /// Runs all benchmarks and prints their figures.
     Bench {
@@ -50,7 +53,8 @@ fn main() -> ExitCode {
 fn work(task: Task) -> Result<()> {
     env::set_current_dir(root()?).context("cannot enter the project's folder")?;
     match task {
-        Task::Test { offline_only } => test(offline_only),
+        Task::Test { cluster: Some(filter), .. } => cluster(&target()?, &filter),
+        Task::Test { offline_only, cluster: None } => test(offline_only),
         Task::Bench { names } => bench(&names),
         Task::Lint => lint(),
     }
@@ -59,6 +63,12 @@ fn work(task: Task) -> Result<()> {
 fn root() -> Result<PathBuf> {
     let manifest = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
     manifest.parent().map(Path::to_owned).context("the project's folder is gone")
+}
+
+/// Cargo's target folder.
+fn target() -> Result<PathBuf> {
+    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    Ok(if target.is_absolute() { target } else { root()?.join(target) })
 }
 
 fn run(what: &str, command: &mut Command) -> Result<()> {
@@ -99,8 +109,7 @@ fn test(offline_only: bool) -> Result<()> {
         return Ok(());
     }
     run("the binary", cargo().args(["build", "--quiet", "--bin", "waymark"]))?;
-    let target = env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
-    let target = if target.is_absolute() { target } else { root()?.join(target) };
+    let target = target()?;
     run(
         "upstream's schemas and types",
         Command::new("go")
@@ -108,13 +117,13 @@ fn test(offline_only: bool) -> Result<()> {
             .current_dir("tests/envtest")
             .env("WAYMARK_BIN", target.join("debug/waymark")),
     )?;
-    cluster(&target)?;
+    cluster(&target, "")?;
     openapi(&target.join("venv"))
 }
 
 /// Runs the tests against a real kube-apiserver and etcd: those of `KUBEBUILDER_ASSETS` where it
 /// is set (the convention of controller-runtime), else built from pinned Go modules.
-fn cluster(target: &Path) -> Result<()> {
+fn cluster(target: &Path, filter: &str) -> Result<()> {
     let modules = "tests/envtest/cluster";
     let assets = match env::var_os("KUBEBUILDER_ASSETS") {
         Some(assets) => assets.into(),
@@ -132,18 +141,22 @@ fn cluster(target: &Path) -> Result<()> {
             bin
         }
     };
-    let gateway_api = "sigs.k8s.io/gateway-api";
-    run("CRDs", Command::new("go").args(["mod", "download", gateway_api]).current_dir(modules))?;
-    let list = ["list", "-m", "-f", "{{.Dir}}", gateway_api];
-    let listed = Command::new("go").args(list).current_dir(modules).output();
-    let folder = listed.context("cannot start go")?.stdout;
     run(
         "discovery against a real API server",
         cargo()
-            .args(["test", "--quiet", "--test", "cluster", "--", "--ignored"])
+            .args(["test", "--quiet", "--test", "cluster", "--", "--ignored", filter])
             .env("KUBEBUILDER_ASSETS", assets)
-            .env("GATEWAY_API_DIR", String::from_utf8_lossy(&folder).trim()),
+            .env("GATEWAY_API_DIR", module("sigs.k8s.io/gateway-api", modules)?)
+            .env("TOOLHIVE_DIR", module("github.com/stacklok/toolhive", "tests/envtest/toolhive")?),
     )
+}
+
+/// The folder in the module cache of a Go module that the module in `pinned_by` requires.
+fn module(name: &str, pinned_by: &str) -> Result<String> {
+    run("CRDs", Command::new("go").args(["mod", "download", name]).current_dir(pinned_by))?;
+    let list = ["list", "-m", "-f", "{{.Dir}}", name];
+    let listed = Command::new("go").args(list).current_dir(pinned_by).output();
+    Ok(String::from_utf8_lossy(&listed.context("cannot start go")?.stdout).trim().to_owned())
 }
 
 /// Validates the served OpenAPI document by the specification's own schema.

@@ -19,8 +19,11 @@ use hashbrown::HashTable;
 use smol_str::{SmolStr, format_smolstr};
 use waymark_catalogue::merge::Link;
 
-use crate::entry::{self, Entry, Share};
-use crate::object::{Key, Kind, Meta, Object, Parsed};
+pub use explain::Counts;
+
+use crate::entry::{self, Entry, Findings, Share};
+use crate::finding::Finding;
+use crate::object::{Key, Kind, Meta, Object, Parsed, Transport};
 use crate::problem::Problem;
 use crate::resolver::{self, Naming, Offer, Resolution};
 use crate::settings::Settings;
@@ -81,6 +84,10 @@ pub struct Index {
     links: HashMap<SmolStr, (SourceId, usize)>,
     /// Fingerprints of the entries as of the last commit.
     committed: HashMap<SmolStr, u64>,
+    /// What probes found out, by URL.
+    findings: Findings,
+    /// Sources whose findings changed.
+    touched_findings: Vec<SourceId>,
     /// What the registry says against entries.
     rejections: HashMap<SmolStr, Problem>,
     /// Sources to resolve again, and keys that may be a source now.
@@ -174,6 +181,7 @@ impl Index {
         }
         let (touched, affected) = self.names.take_changes();
         changed.extend(affected);
+        changed.append(&mut self.touched_findings);
         changed.sort_unstable();
         changed.dedup();
         for id in changed {
@@ -183,8 +191,9 @@ impl Index {
         }
         let links = std::mem::take(&mut self.touched_links);
         for id in touched.into_iter().chain(links) {
-            let fingerprint =
-                self.with_shares(&id, |_, link, shares| entry::fingerprint(link, shares));
+            let fingerprint = self.with_shares(&id, |_, link, shares| {
+                entry::fingerprint(link, shares, &self.findings)
+            });
             let changed = match fingerprint {
                 Some(fingerprint) => {
                     self.committed.insert(id.clone(), fingerprint) != Some(fingerprint)
@@ -348,7 +357,9 @@ impl Index {
     /// The entry of an id; `None` where it is gone.
     #[must_use]
     pub fn entry(&self, id: &str) -> Option<Entry> {
-        self.with_shares(id, |name, link, shares| entry::build(id, name, link, shares))
+        self.with_shares(id, |name, link, shares| {
+            entry::build(id, name, link, shares, &self.findings)
+        })
     }
 
     /// Hands an entry's server name, link and shares to `make`.
@@ -372,6 +383,46 @@ impl Index {
             })
             .collect();
         Some(make(id, None, &shares))
+    }
+
+    /// URLs that can be probed: those of external streamable HTTP endpoints.
+    #[must_use]
+    pub fn probe_urls(&self) -> BTreeSet<SmolStr> {
+        let offers = self.sources.iter().flatten().flat_map(|source| &source.resolution.offers);
+        let endpoints = offers.flat_map(|offer| &offer.endpoints);
+        endpoints
+            .filter(|endpoint| endpoint.external && endpoint.transport == Transport::StreamableHttp)
+            .map(|endpoint| endpoint.url.clone())
+            .collect()
+    }
+
+    /// Takes in what probes found out, by URL; the next commit tells what it changes.
+    pub fn set_findings(&mut self, mut findings: BTreeMap<SmolStr, Finding>) {
+        findings.retain(|url, finding| self.findings.get(url) != Some(finding));
+        if findings.is_empty() {
+            return;
+        }
+        for (id, source) in (0..).zip(&self.sources) {
+            let Some(source) = source else { continue };
+            for (offer, share) in source.resolution.offers.iter().zip(&source.shares) {
+                if !offer.endpoints.iter().any(|e| findings.contains_key(&e.url)) {
+                    continue;
+                }
+                self.touched_findings.push(id);
+                match share {
+                    Standing::Claim(claim) => self.names.touch(*claim),
+                    Standing::Linked(entry) => {
+                        self.touched_links.insert(entry.clone());
+                    }
+                }
+            }
+        }
+        self.findings.extend(findings);
+    }
+
+    /// Forgets findings about other URLs.
+    pub fn retain_findings(&mut self, urls: &BTreeSet<SmolStr>) {
+        self.findings.retain(|url, _| urls.contains(url));
     }
 
     fn share<'i>(&'i self, source: &'i Source, offer: &'i Offer) -> Option<Share<'i>> {

@@ -52,6 +52,8 @@ pub struct Gateway {
     pub overrides: Overrides,
     /// Annotations that cannot be used.
     pub problems: Vec<crate::Problem>,
+    /// Its class (`spec.gatewayClassName`).
+    pub class: SmolStr,
     /// Its own listeners.
     pub listeners: Box<[Listener]>,
     /// Which ListenerSets may attach.

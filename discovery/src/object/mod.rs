@@ -106,6 +106,25 @@ impl Kind {
         }
     }
 
+    /// The resource that stands for the kind in RBAC rules and in kubectl: plural and group.
+    #[must_use]
+    pub const fn resource(self) -> &'static str {
+        match self {
+            Self::HttpRoute => "httproutes.gateway.networking.k8s.io",
+            Self::Gateway => "gateways.gateway.networking.k8s.io",
+            Self::ListenerSet => "listenersets.gateway.networking.k8s.io",
+            Self::ReferenceGrant => "referencegrants.gateway.networking.k8s.io",
+            Self::Namespace => "namespaces",
+            Self::Service => "services",
+            Self::McpServer => "mcpservers.toolhive.stacklok.dev",
+            Self::McpRemoteProxy => "mcpremoteproxies.toolhive.stacklok.dev",
+            Self::VirtualMcpServer => "virtualmcpservers.toolhive.stacklok.dev",
+            Self::McpServerEntry => "mcpserverentries.toolhive.stacklok.dev",
+            Self::McpRemoteEndpoint => "mcpremoteendpoints.toolhive.stacklok.dev",
+            Self::LifecycleMcpServer => "mcpservers.mcp.x-k8s.io",
+        }
+    }
+
     /// The kind of a group and name in the Kubernetes API, whatever the version.
     #[must_use]
     pub fn of(group: &str, kind: &str) -> Option<Self> {
@@ -124,6 +143,31 @@ impl Kind {
                 | Self::McpRemoteEndpoint
                 | Self::LifecycleMcpServer
         )
+    }
+}
+
+/// A text that names no kind that the rules read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is expected")]
+pub struct KindError(String);
+
+impl std::str::FromStr for Kind {
+    type Err = KindError;
+
+    /// As people and kubectl write it: `httproute`, `HTTPRoutes`, `mcpserver.mcp.x-k8s.io`.
+    fn from_str(text: &str) -> Result<Self, KindError> {
+        let (kind, group) = text.split_once('.').map_or((text, None), |(k, g)| (k, Some(g)));
+        let is = |known: &Self| {
+            let singular = known.as_str().eq_ignore_ascii_case(kind);
+            let plural = known.resource().split('.').next();
+            (singular || plural.is_some_and(|plural| plural.eq_ignore_ascii_case(kind)))
+                && group.is_none_or(|group| known.group() == group)
+        };
+        Self::ALL.into_iter().find(is).ok_or_else(|| {
+            let kinds: Vec<String> =
+                Self::ALL.iter().map(|kind| kind.as_str().to_ascii_lowercase()).collect();
+            KindError(format!("one of {}", kinds.join(", ")))
+        })
     }
 }
 
@@ -273,6 +317,28 @@ impl Object {
             Self::Namespace(o) => (Kind::Namespace, "", &o.name),
             Self::Service(o) => (Kind::Service, &o.namespace, &o.name),
             Self::Mcp(o) => of(o.kind, &o.meta),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_as_people_write_them() {
+        for (text, expected) in [
+            ("httproute", Some(Kind::HttpRoute)),
+            ("HTTPRoutes", Some(Kind::HttpRoute)),
+            ("mcpserver", Some(Kind::McpServer)),
+            ("mcpserver.mcp.x-k8s.io", Some(Kind::LifecycleMcpServer)),
+            ("Gateway", Some(Kind::Gateway)),
+            ("referencegrants", Some(Kind::ReferenceGrant)),
+            ("mcpserverentries", Some(Kind::McpServerEntry)),
+            ("mcpremoteproxies.toolhive.stacklok.dev", Some(Kind::McpRemoteProxy)),
+            ("pod", None),
+        ] {
+            assert_eq!(text.parse().ok(), expected, "{text}");
         }
     }
 }

@@ -32,7 +32,8 @@ pub(super) fn origins(
     problems: &mut Vec<Problem>,
 ) -> Vec<Origin> {
     let mut own = Vec::new();
-    let found = accepted(at, key, route, settings)
+    let found = selected(key, lookup, settings)
+        .and_then(|()| accepted(at, key, route, settings))
         .and_then(|()| of_parent(parent, key, route, lookup, settings, &mut own));
     let origins = match found {
         Ok(origins) => origins,
@@ -54,6 +55,35 @@ type Found<T> = Result<T, Box<Problem>>;
 
 fn error(code: Code, about: &Key, message: String, remedy: &str) -> Box<Problem> {
     Box::new(Problem::error(code, about.to_string(), message, remedy))
+}
+
+/// Whether the admin publishes by this parent's Gateway at all. A parent that does not exist is
+/// left to the rules that follow.
+fn selected(key: &Key, lookup: &impl Lookup, settings: &Settings) -> Found<()> {
+    if settings.gateways.is_empty() && settings.gateway_classes.is_empty() {
+        return Ok(());
+    }
+    let (namespace, name) = if key.kind == Kind::Gateway {
+        (&key.namespace, &key.name)
+    } else {
+        let Some(set) = lookup.listener_set(&key.namespace, &key.name) else { return Ok(()) };
+        (set.parent.namespace.as_ref().unwrap_or(&key.namespace), &set.parent.name)
+    };
+    let named = settings.gateways.is_empty()
+        || settings.gateways.iter().any(|g| g.namespace == *namespace && g.name == *name);
+    let classes = &settings.gateway_classes;
+    let class = lookup.gateway(namespace, name).map(|gateway| &gateway.class);
+    if named && (classes.is_empty() || class.is_none_or(|class| classes.contains(class))) {
+        return Ok(());
+    }
+    let gateway = Key::new(Kind::Gateway, namespace.clone(), name.clone());
+    let problem = Problem::error(
+        Code::GatewayNotSelected,
+        key.to_string(),
+        format!("{gateway} is not among the Gateways that this Waymark publishes by."),
+        "Nothing, or widen --gateway or --gateway-class.",
+    );
+    Err(Box::new(problem.with(Severity::Note)))
 }
 
 /// Whether a controller accepted the route for this parentRef, at its generation.

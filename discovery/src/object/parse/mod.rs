@@ -174,6 +174,7 @@ fn from_status<T: Default + for<'v> Deserialize<'v>>(status: Option<&Value>) -> 
 #[derive(Deserialize, Default)]
 #[serde(rename_all = "camelCase", default)]
 struct RawGatewaySpec {
+    gateway_class_name: SmolStr,
     listeners: Option<Box<[Listener]>>,
     addresses: Option<Box<[Address]>>,
     allowed_listeners: Option<AllowedListeners>,
@@ -198,6 +199,7 @@ fn gateway(raw: Raw<RawGatewaySpec, Value>, prefix: &str) -> Gateway {
         meta: raw.metadata.compact(true),
         overrides: annotations.overrides.clone(),
         problems: annotations.problems.clone(),
+        class: spec.gateway_class_name,
         listeners: spec.listeners.unwrap_or_default(),
         allowed_listeners: spec.allowed_listeners.unwrap_or_default(),
         has_status,
