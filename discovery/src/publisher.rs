@@ -484,3 +484,32 @@ pub fn to_proto(entry: Entry) -> v1::Entry {
         sources: entry.sources.into_iter().map(source).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::object::Kind;
+
+    #[test]
+    fn nothing_is_queued_while_no_session_is_open() {
+        let shared = SharedIndex::new(Index::default());
+        let change = |n: usize| Changes {
+            entries: vec![smol_str::format_smolstr!("com.example/{n}")],
+            objects: vec![Key::new(Kind::HttpRoute, "apps", n.to_string())],
+        };
+        shared.update(|_| change(0));
+        assert!(shared.pending().is_none());
+        assert_eq!(shared.take_objects(), Some(BTreeSet::new()));
+        shared.record_objects();
+        shared.update(|_| change(1));
+        assert_eq!(shared.take_objects().map(|keys| keys.len()), Some(1));
+        // Too many to note one by one.
+        for n in 0..=MAX_JOURNAL {
+            shared.update(|_| change(n));
+        }
+        assert!(matches!(*shared.journal(), Journal::All));
+        assert_eq!(shared.take_objects(), None);
+        assert_eq!(shared.take_objects(), Some(BTreeSet::new()));
+        assert!(shared.pending().is_none());
+    }
+}

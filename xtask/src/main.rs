@@ -31,14 +31,14 @@ enum Task {
     },
     /// Runs all benchmarks and prints their figures.
     Bench {
-        /// Only these: index, rest, publish.
+        /// Only these: index, rest, publish, cluster.
         names: Vec<String>,
     },
     /// Checks formatting, lints, documentation, and licences where cargo-deny is installed.
     Lint,
 }
 
-const BENCHES: [&str; 3] = ["index", "rest", "publish"];
+const BENCHES: [&str; 4] = ["index", "rest", "publish", "cluster"];
 
 fn main() -> ExitCode {
     match work(Cli::parse().task) {
@@ -121,9 +121,18 @@ fn test(offline_only: bool) -> Result<()> {
     openapi(&target.join("venv"))
 }
 
-/// Runs the tests against a real kube-apiserver and etcd: those of `KUBEBUILDER_ASSETS` where it
-/// is set (the convention of controller-runtime), else built from pinned Go modules.
+/// Runs the tests against a real kube-apiserver and etcd.
 fn cluster(target: &Path, filter: &str) -> Result<()> {
+    run(
+        "discovery against a real API server",
+        with_cluster(cargo().args(["test", "--quiet", "--test", "cluster", "--"]), target)?
+            .args(["--ignored", filter]),
+    )
+}
+
+/// Tells a command where the test cluster's programs and CRDs are: those of `KUBEBUILDER_ASSETS`
+/// where it is set (the convention of controller-runtime), else built from pinned Go modules.
+fn with_cluster<'c>(command: &'c mut Command, target: &Path) -> Result<&'c mut Command> {
     let modules = "tests/envtest/cluster";
     let assets = match env::var_os("KUBEBUILDER_ASSETS") {
         Some(assets) => assets.into(),
@@ -141,14 +150,11 @@ fn cluster(target: &Path, filter: &str) -> Result<()> {
             bin
         }
     };
-    run(
-        "discovery against a real API server",
-        cargo()
-            .args(["test", "--quiet", "--test", "cluster", "--", "--ignored", filter])
-            .env("KUBEBUILDER_ASSETS", assets)
-            .env("GATEWAY_API_DIR", module("sigs.k8s.io/gateway-api", modules)?)
-            .env("TOOLHIVE_DIR", module("github.com/stacklok/toolhive", "tests/envtest/toolhive")?),
-    )
+    let toolhive = module("github.com/stacklok/toolhive", "tests/envtest/toolhive")?;
+    Ok(command
+        .env("KUBEBUILDER_ASSETS", assets)
+        .env("GATEWAY_API_DIR", module("sigs.k8s.io/gateway-api", modules)?)
+        .env("TOOLHIVE_DIR", toolhive))
 }
 
 /// The folder in the module cache of a Go module that the module in `pinned_by` requires.
@@ -186,7 +192,12 @@ fn bench(names: &[String]) -> Result<()> {
         if name == "rest" {
             tools(&["nginx", "wrk"])?;
         }
-        run(name, cargo().args(["bench", "--quiet", "--bench", name]))?;
+        let mut command = cargo();
+        command.args(["bench", "--quiet", "--bench", name]);
+        if name == "cluster" {
+            with_cluster(&mut command, &target()?)?;
+        }
+        run(name, &mut command)?;
     }
     Ok(())
 }

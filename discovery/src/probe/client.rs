@@ -94,7 +94,7 @@ impl ProbeClient {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let redirects = Policy::custom(|attempt| {
             let from = attempt.previous().last();
-            let same = from.is_some_and(|from| from.origin() == attempt.url().origin());
+            let same = from.is_some_and(|from| from.host_str() == attempt.url().host_str());
             if !same {
                 attempt.error("it redirects to another host")
             } else if attempt.previous().len() > MAX_REDIRECTS {

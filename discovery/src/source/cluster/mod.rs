@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use kube::Client;
 use tokio::sync::{mpsc, watch as channel};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::index::Changes;
@@ -31,7 +32,7 @@ use watch::{Update, Watch};
 const QUEUE: usize = 1024;
 /// Most updates of one commit.
 const BATCH: usize = 512;
-/// How long updates are gathered before they are committed, so that a burst is one change.
+/// How far apart commits are, so that a burst is few changes.
 const TICK: Duration = Duration::from_millis(5);
 /// The first minor version of Kubernetes 1 whose streaming lists are used. Older servers may
 /// ignore the parameter, and the list would never end.
@@ -125,12 +126,14 @@ async fn index(
 ) {
     let mut missing: BTreeSet<usize> = (0..targets.len()).collect();
     let mut batch = Vec::new();
+    let mut committed = Instant::now();
     loop {
         tokio::select! {
             taken = updates.recv_many(&mut batch, BATCH) => if taken == 0 { return },
             () = stop.cancelled() => return,
         }
-        tokio::time::sleep(TICK).await;
+        // The first of a burst is not kept waiting, the rest is gathered.
+        tokio::time::sleep(TICK.saturating_sub(committed.elapsed())).await;
         while batch.len() < BATCH
             && let Ok(update) = updates.try_recv()
         {
@@ -142,6 +145,7 @@ async fn index(
             }
         }
         let complete = missing.is_empty();
+        committed = Instant::now();
         let changes = shared.update(|index| {
             for update in batch.drain(..) {
                 match update {
