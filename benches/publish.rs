@@ -9,7 +9,9 @@ mod common;
 use common::{Registry, publish, server, timed};
 use waymark_catalogue::meta::{Official, Status};
 use waymark_registry_api::catalogue::Key;
-use waymark_registry_api::store::{Batch, ContributionChange, SqliteStore, Store, StoredEntry};
+use waymark_registry_api::store::{
+    Batch, ContributionChange, RegistryBatch, SqliteStore, Store, StoredEntry,
+};
 
 const ENTRIES: usize = 100_000;
 const BATCH: usize = 4096;
@@ -46,7 +48,7 @@ fn main() {
 async fn store_alone(store: &SqliteStore, servers: &[Vec<u8>]) {
     let mut revision = 0;
     for chunk in servers.chunks(BATCH) {
-        let mut batch = Batch::default();
+        let (mut batch, mut changes) = (Batch::default(), RegistryBatch::default());
         for server in chunk {
             revision += 1;
             let now = jiff::Timestamp::now();
@@ -58,7 +60,7 @@ async fn store_alone(store: &SqliteStore, servers: &[Vec<u8>]) {
                 id: revision.to_string(),
                 entry: Some(server.clone()),
             });
-            batch.entries.push(StoredEntry {
+            changes.entries.push(StoredEntry {
                 key: Key { name: name.into(), version: "1.4.2".into() },
                 server: text,
                 official: Official {
@@ -73,7 +75,8 @@ async fn store_alone(store: &SqliteStore, servers: &[Vec<u8>]) {
                 revision,
             });
         }
-        batch.revision = revision;
+        changes.revision = revision;
+        batch.registries.insert("default".into(), changes);
         store.commit(&batch).await.unwrap();
     }
 }

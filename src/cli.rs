@@ -63,6 +63,7 @@ Examples:
     #[command(after_help = "\
 Examples:
   waymark registry-api --data ./data
+  waymark registry-api --config registry.yaml --check-config
   waymark registry-api --grpc-addr unix:/run/waymark/registry.sock --http-addr 0.0.0.0:8080")]
     RegistryApi(RegistryArgs),
     /// Resolves annotated routes and publishes them to a registry.
@@ -295,6 +296,13 @@ pub(crate) struct RegistryArgs {
     /// Keep the registry in this folder.
     #[arg(long, value_name = "DIR", default_value = "waymark-data", env = "WAYMARK_DATA")]
     pub(crate) data: PathBuf,
+    /// A configuration file: sources, registries, who may write. Read again when it changes and at
+    /// SIGHUP. Without it there is one registry, default, of --catalogue and what is discovered.
+    #[arg(long, value_name = "FILE", conflicts_with = "catalogue", env = "WAYMARK_CONFIG")]
+    pub(crate) config: Option<PathBuf>,
+    /// Read the configuration, say every mistake in it, and end.
+    #[arg(long)]
+    pub(crate) check_config: bool,
     /// A file with the curated catalogue, in any known format. May be given several times.
     #[arg(long, value_name = "FILE")]
     pub(crate) catalogue: Vec<PathBuf>,

@@ -9,8 +9,7 @@ use waymark_catalogue::format;
 use waymark_discovery::explanation::Explanation;
 use waymark_discovery::source::manifest::yaml;
 use waymark_discovery::{Code, Problem};
-use waymark_proto::v1;
-use waymark_registry_api::catalogue::{Prepared, prepare};
+use waymark_registry_api::catalogue::{Prepared, prepare_own};
 
 /// Most bytes of one catalogue file.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
@@ -80,12 +79,7 @@ impl Curated {
                 );
                 continue;
             }
-            let published = v1::Entry {
-                id,
-                server_json: serde_json::to_vec(server).unwrap_or_default().into(),
-                ..v1::Entry::default()
-            };
-            match prepare(&published) {
+            match prepare_own(&id, server) {
                 Ok(prepared) => self.entries.push(prepared),
                 Err(refusal) => self.fault(location, &refusal.message),
             }

@@ -15,7 +15,7 @@ use waymark_discovery::explanation::{Explanation, Outcome};
 use waymark_discovery::lease::Leadership;
 use waymark_discovery::publisher::{Publisher, PublisherConfig, SharedIndex, Status};
 use waymark_discovery::source::manifest::{Manifests, Watcher};
-use waymark_registry_api::catalogue::Handle;
+use waymark_registry_api::catalogue::{Handle, Layout};
 use waymark_registry_api::server::Address;
 
 use crate::cli::DevArgs;
@@ -32,7 +32,8 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     let stop = stop_on_signal()?;
     let settings = settings(&args.manifests.rules, args.manifests.assume.assume_accepted)?;
     let config = writer_config(&args.retention);
-    let registry = Registry::start(args.data.as_deref(), &args.listen, config).await?;
+    let registry =
+        Registry::start(args.data.as_deref(), &args.listen, config, Layout::default()).await?;
     let http = registry.listening.http_address;
     let grpc = registry.listening.grpc_address.clone();
 

@@ -3,28 +3,39 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
-use waymark_discovery::source::manifest::Watcher;
-use waymark_registry_api::catalogue::{Config, Handle, Writer};
+use waymark_discovery::source::manifest::yaml;
+use waymark_registry_api::catalogue::{CURATED, Config, DISCOVERY, Handle, Layout, Writer};
+use waymark_registry_api::config::{
+    Configuration, DEFAULT_INTERVAL, FileOrigin, Source, SourceKind,
+};
 use waymark_registry_api::metrics::Metrics;
+use waymark_registry_api::running::{Running, Shown};
 use waymark_registry_api::server::{Listening, listen};
+use waymark_registry_api::source::Engine;
 use waymark_registry_api::store::SqliteStore;
 
 use crate::cli::{ListenArgs, RegistryArgs};
-use crate::curated::{Curated, read_files};
-use crate::run::{check_closed, stop_on_signal, writer_config};
+use crate::curated::Curated;
+use crate::output;
+use crate::run::{Stop, check_closed, stop_on_signal, writer_config};
+
+/// How often it is looked whether the configuration file changed.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A registry that is loaded and listens.
 pub(crate) struct Registry {
     pub(crate) catalogue: Handle,
     pub(crate) listening: Listening,
+    pub(crate) shown: Shown,
     metrics: Arc<Metrics>,
     writer: JoinHandle<()>,
     /// Stops the writer, after all that feeds it.
-    end: CancellationToken,
+    end: Stop,
 }
 
 impl Registry {
@@ -32,6 +43,7 @@ impl Registry {
         data: Option<&Path>,
         listen_args: &ListenArgs,
         config: Config,
+        layout: Layout,
     ) -> anyhow::Result<Self> {
         check_closed(listen_args)?;
         let store = match data {
@@ -41,48 +53,71 @@ impl Registry {
             None => SqliteStore::in_memory().await?,
         };
         let metrics = Arc::new(Metrics::default());
-        let (writer, catalogue) = Writer::load(store, config, Arc::clone(&metrics)).await?;
+        let (writer, catalogue) = Writer::load(store, config, layout, Arc::clone(&metrics)).await?;
         let listening =
             listen(listen_args.http_addr, &listen_args.grpc_addr).await.map_err(|e| {
                 anyhow::anyhow!("{e}; choose other addresses with --http-addr and --grpc-addr")
             })?;
-        let end = CancellationToken::new();
+        let end = Stop::new();
         let writer = tokio::spawn(writer.run(end.clone()));
-        Ok(Self { catalogue, listening, metrics, writer, end })
+        Ok(Self { catalogue, listening, shown: Shown::default(), metrics, writer, end })
     }
 
     /// Serves until `stop`, lets requests end, and stops the writer.
-    pub(crate) async fn serve(self, stop: CancellationToken) -> anyhow::Result<()> {
-        let served = self.listening.serve(self.catalogue, self.metrics, stop).await;
+    pub(crate) async fn serve(self, stop: Stop) -> anyhow::Result<()> {
+        let served = self.listening.serve(self.catalogue, self.metrics, self.shown, stop).await;
         self.end.cancel();
         self.writer.await.context("the writer failed")?;
         Ok(served?)
     }
 }
 
-/// Replaces the curated catalogue and logs what is wrong with it.
+/// Replaces the curated catalogue, sets the writer to work, and logs what is wrong.
 pub(crate) async fn load_curated(catalogue: &Handle, curated: Curated) -> anyhow::Result<()> {
     for fault in curated.faults.iter().flat_map(|fault| &fault.problems) {
         tracing::warn!(code = %fault.code, "{}", fault.message);
     }
     let entries = curated.entries.len();
-    let refused = catalogue.replace_curated(curated.entries).await?;
+    let refused = catalogue.replace(CURATED.into(), curated.entries).await?;
     for (id, refusal) in &refused {
         tracing::warn!(entry = %id, code = refusal.code, "{}", refusal.message);
     }
+    catalogue.start().await?;
     tracing::info!(entries, "the curated catalogue is loaded");
     Ok(())
 }
 
 pub(crate) async fn run(args: RegistryArgs) -> anyhow::Result<ExitCode> {
+    let configuration = match &args.config {
+        Some(file) => read(file)?,
+        None => simple(&args.catalogue)?,
+    };
+    for ignored in &configuration.ignored {
+        tracing::warn!("{ignored}");
+    }
+    let running = Running::of(&configuration)?;
+    if args.check_config {
+        let (sources, registries) = (configuration.sources.len(), configuration.registries.len());
+        let file = args.config.as_deref().unwrap_or(Path::new("the command line"));
+        output::print(&format!(
+            "{} is good: {sources} sources, {registries} registries.\n",
+            file.display()
+        ))?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let stop = stop_on_signal()?;
     let config = writer_config(&args.retention);
-    let registry = Registry::start(Some(&args.data), &args.listen, config).await?;
-    // Always, even without files: entries of a file that is no longer configured go.
-    let curated = Curated::of(&read_files(&args.catalogue)?);
-    load_curated(&registry.catalogue, curated).await?;
-    if !args.catalogue.is_empty() {
-        follow_curated(registry.catalogue.clone(), args.catalogue)?;
+    let registry =
+        Registry::start(Some(&args.data), &args.listen, config, configuration.layout()).await?;
+    let catalogue = registry.catalogue.clone();
+    let statuses = registry.shown.statuses.clone();
+    let mut engine = Engine::new(catalogue.clone(), statuses, stop.clone());
+    engine.apply(&running.sources).await;
+    registry.shown.running.store(Arc::new(running));
+    catalogue.start().await?;
+    if let Some(file) = args.config {
+        let follow = Follow { file, current: configuration, engine, shown: registry.shown.clone() };
+        tokio::spawn(follow.run(catalogue, stop.clone()));
     }
     tracing::info!(
         http = %registry.listening.http_address,
@@ -94,20 +129,87 @@ pub(crate) async fn run(args: RegistryArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn follow_curated(catalogue: Handle, files: Vec<PathBuf>) -> anyhow::Result<()> {
-    let watcher = Watcher::new(&files)?;
-    tokio::spawn(async move {
+/// Reads a configuration file.
+fn read(file: &Path) -> anyhow::Result<Configuration> {
+    let shown = file.display();
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read {shown}"))?;
+    let value: serde_json::Value =
+        yaml(&text).map_err(|(line, why)| anyhow::anyhow!("{shown}:{line}: {why}"))?;
+    Configuration::read(&value).map_err(|faults| {
+        let lines: Vec<String> = faults.iter().map(|fault| format!("  {fault}")).collect();
+        anyhow::anyhow!("{shown} cannot be used:\n{}", lines.join("\n"))
+    })
+}
+
+/// The configuration where none is given: catalogue files, then what is discovered.
+fn simple(files: &[PathBuf]) -> anyhow::Result<Configuration> {
+    let source = |name: String, kind| Source {
+        name: name.into(),
+        kind,
+        interval: DEFAULT_INTERVAL,
+        filter: Default::default(),
+    };
+    let mut sources = Vec::new();
+    for (at, file) in files.iter().enumerate() {
+        if let Err(error) = std::fs::metadata(file) {
+            bail!("cannot read {}: {error}", file.display());
+        }
+        let name = if at == 0 { CURATED.to_owned() } else { format!("{CURATED}-{}", at + 1) };
+        sources.push(source(name, SourceKind::File(FileOrigin::Path(file.clone()))));
+    }
+    sources.push(source(DISCOVERY.to_owned(), SourceKind::Discovery(Vec::new())));
+    let mut layout = Layout::default();
+    for rule in &mut layout.registries {
+        rule.sources = sources.iter().map(|source| source.name.clone()).collect();
+    }
+    let registries = layout.registries;
+    Ok(Configuration { sources, registries, static_token_file: None, ignored: Vec::new() })
+}
+
+/// Follows the configuration file.
+struct Follow {
+    file: PathBuf,
+    current: Configuration,
+    engine: Engine,
+    shown: Shown,
+}
+
+impl Follow {
+    async fn run(mut self, catalogue: Handle, stop: Stop) {
+        let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
+        let mut seen = std::fs::read(&self.file).ok();
         loop {
-            watcher.changed().await;
-            // A file that cannot be read keeps the last good state.
-            let done = match read_files(&files) {
-                Ok(documents) => load_curated(&catalogue, Curated::of(&documents)).await,
-                Err(error) => Err(error.context("the curated catalogue stays as it was")),
+            let asked = tokio::select! {
+                _ = hangup.recv() => true,
+                () = tokio::time::sleep(LOOK) => false,
+                () = stop.cancelled() => return,
             };
-            if let Err(error) = done {
-                tracing::warn!("{error:#}");
+            let now = std::fs::read(&self.file).ok();
+            if !asked && now == seen {
+                continue;
+            }
+            seen = now;
+            if let Err(error) = self.apply(&catalogue).await {
+                tracing::error!("the configuration stays as it was: {error:#}");
             }
         }
-    });
-    Ok(())
+    }
+
+    async fn apply(&mut self, catalogue: &Handle) -> anyhow::Result<()> {
+        let configuration = read(&self.file)?;
+        // The token file may have changed, too.
+        let running = Running::of(&configuration)?;
+        if configuration != self.current {
+            catalogue.configure(configuration.layout()).await?;
+            self.engine.apply(&configuration.sources).await;
+            self.current = configuration;
+        }
+        self.shown.running.store(Arc::new(running));
+        tracing::info!(
+            sources = self.current.sources.len(),
+            registries = self.current.registries.len(),
+            "the configuration was read again"
+        );
+        Ok(())
+    }
 }

@@ -284,7 +284,8 @@ fn rest_answers_as_upstream_does() {
         ("/v0.1/servers/a.b%2Fc/versions/%FF", 400, "percent-encoded"),
         ("/v0.1/nothing", 404, "nothing at this path"),
         ("/", 404, "nothing at this path"),
-        ("/registry/other/v0.1/servers", 404, "nothing at this path"),
+        ("/registry/other/v0.1/servers", 404, "Registry not found"),
+        ("/registry/%FF/v0.1/servers", 400, "percent-encoded"),
     ];
     for (path, status, part) in bad {
         let answer = get(&format!("{}{path}", dev.rest));

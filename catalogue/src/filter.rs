@@ -73,6 +73,15 @@ impl Filter {
         }
     }
 
+    /// Whether every entry is taken.
+    #[must_use]
+    pub fn takes_all(&self) -> bool {
+        self.include.is_empty()
+            && self.exclude.is_empty()
+            && self.tags.include.is_empty()
+            && self.tags.exclude.is_empty()
+    }
+
     /// Whether an entry is taken: its name and its tags both pass; exclude wins over include.
     #[must_use]
     pub fn takes(&self, server: &ServerDetail) -> bool {

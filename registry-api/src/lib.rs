@@ -2,18 +2,22 @@
 //! them over gRPC and REST.
 //!
 //! ```text
-//!  gRPC Publish ──┐                     ┌── store (durable before anything is acknowledged)
-//!  curated file ──┴─► writer (one task) ┤
-//!                                       └── snapshot (immutable) ──► REST · gRPC List/Get/Watch
+//!  gRPC Publish ───┐                     ┌── store (durable before anything is acknowledged)
+//!  sources (files) ┼─► writer (one task) ┤
+//!  managed entries ┘     by its layout   └── per registry: snapshot (immutable) ──► REST · gRPC
 //! ```
 //!
-//! One task owns all mutation. Readers take the current snapshot and never wait for it.
+//! One task owns all mutation. Readers take the current snapshot and never wait for it. A registry is
+//! a view over sources ([`catalogue::Layout`]).
 
 pub mod catalogue;
+pub mod config;
 pub mod grpc;
 pub mod metrics;
 pub mod rest;
+pub mod running;
 pub mod server;
+pub mod source;
 pub mod store;
 
 /// Name of the default registry.

@@ -28,7 +28,8 @@ struct GrpcLabels {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RegistryLabels {
-    registry: &'static str,
+    /// Names of registries are the admin's, and few.
+    registry: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -44,7 +45,7 @@ pub struct Metrics {
     duration: Histogram,
     grpc: Family<GrpcLabels, Counter>,
     servers: Family<RegistryLabels, Gauge>,
-    revision: Gauge<i64, AtomicI64>,
+    revision: Family<RegistryLabels, Gauge<i64, AtomicI64>>,
     publishers: Gauge,
     stored: Counter<u64, AtomicU64>,
     store_duration: Histogram,
@@ -62,7 +63,7 @@ impl Default for Metrics {
             duration: seconds(),
             grpc: Family::default(),
             servers: Family::default(),
-            revision: Gauge::default(),
+            revision: Family::default(),
             publishers: Gauge::default(),
             stored: Counter::default(),
             store_duration: seconds(),
@@ -154,11 +155,19 @@ impl Metrics {
         self.grpc.get_or_create(&labels).inc();
     }
 
-    pub(crate) fn catalogue(&self, snapshot: &Snapshot) {
+    pub(crate) fn catalogue(&self, registry: &str, snapshot: &Snapshot) {
         let served = i64::try_from(snapshot.len()).unwrap_or(i64::MAX);
-        let labels = RegistryLabels { registry: crate::DEFAULT_REGISTRY };
+        let labels = RegistryLabels { registry: registry.to_owned() };
         self.servers.get_or_create(&labels).set(served);
-        self.revision.set(i64::try_from(snapshot.revision).unwrap_or(i64::MAX));
+        let revision = i64::try_from(snapshot.revision).unwrap_or(i64::MAX);
+        self.revision.get_or_create(&labels).set(revision);
+    }
+
+    /// Forgets a registry that is gone.
+    pub(crate) fn forget(&self, registry: &str) {
+        let labels = RegistryLabels { registry: registry.to_owned() };
+        self.servers.remove(&labels);
+        self.revision.remove(&labels);
     }
 
     pub(crate) fn publishers(&self, connected: usize) {

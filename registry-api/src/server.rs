@@ -18,6 +18,7 @@ use crate::catalogue::Handle;
 use crate::grpc::{Consumer, MAX_MESSAGE_BYTES, Receiver};
 use crate::metrics::Metrics;
 use crate::rest::Api;
+use crate::running::Shown;
 
 /// How long open requests may take to end after a signal.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -135,9 +136,10 @@ impl Listening {
         self,
         catalogue: Handle,
         metrics: Arc<Metrics>,
+        shown: Shown,
         stop: CancellationToken,
     ) -> Result<(), ServerError> {
-        let api = Api::new(catalogue.clone(), Arc::clone(&metrics));
+        let api = Api::new(catalogue.clone(), Arc::clone(&metrics), shown);
         let rest = axum::serve(
             axum::serve::ListenerExt::tap_io(self.http, |stream| {
                 // Answers are small: do not wait for more.

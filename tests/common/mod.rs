@@ -176,8 +176,14 @@ impl Answer {
 }
 
 pub fn request(method: &str, url: &str, headers: &[(&str, &str)]) -> Answer {
+    send(method, url, headers, Vec::new())
+}
+
+/// The same with a body.
+pub fn send(method: &str, url: &str, headers: &[(&str, &str)], body: Vec<u8>) -> Answer {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
+        .allow_non_standard_methods(true)
         .timeout_global(Some(PATIENCE))
         .build()
         .into();
@@ -185,7 +191,7 @@ pub fn request(method: &str, url: &str, headers: &[(&str, &str)]) -> Answer {
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    let mut response = agent.run(request.body(()).unwrap()).unwrap();
+    let mut response = agent.run(request.body(body).unwrap()).unwrap();
     let headers = response
         .headers()
         .iter()

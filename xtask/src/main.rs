@@ -118,7 +118,7 @@ fn test(offline_only: bool) -> Result<()> {
             .env("WAYMARK_BIN", target.join("debug/waymark")),
     )?;
     cluster(&target, "")?;
-    openapi(&target.join("venv"))
+    openapi(&target, &target.join("venv"))
 }
 
 /// Runs the tests against a real kube-apiserver and etcd.
@@ -166,13 +166,13 @@ fn module(name: &str, pinned_by: &str) -> Result<String> {
 }
 
 /// Validates the served OpenAPI document by the specification's own schema.
-fn openapi(venv: &Path) -> Result<()> {
+fn openapi(target: &Path, venv: &Path) -> Result<()> {
     let python = venv.join("bin/python");
     if !python.exists() {
         run("a Python environment", Command::new("python3").args(["-m", "venv"]).arg(venv))?;
     }
     run(
-        "the OpenAPI validator",
+        "the OpenAPI checkers",
         Command::new(&python)
             .args(["-m", "pip", "install", "-q", "--disable-pip-version-check"])
             .args(["-r", "tests/requirements.txt"]),
@@ -180,6 +180,97 @@ fn openapi(venv: &Path) -> Result<()> {
     run(
         "OpenAPI 3.1",
         Command::new(&python).args(["-m", "openapi_spec_validator", "registry-api/openapi.yaml"]),
+    )?;
+    let data = tempfile()?;
+    let done = conformance(&venv.join("bin/schemathesis"), target, &data);
+    let _ = std::fs::remove_dir_all(&data);
+    done
+}
+
+/// A folder of its own, made.
+fn tempfile() -> Result<PathBuf> {
+    let folder = env::temp_dir().join(format!("waymark-xtask-{}", std::process::id()));
+    std::fs::create_dir_all(&folder).context("cannot make a temporary folder")?;
+    Ok(folder)
+}
+
+/// A process that is killed when dropped.
+struct Running(std::process::Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Sends generated requests, good and bad ones, to a registry, and checks its answers against the
+/// OpenAPI document that it serves.
+fn conformance(schemathesis: &Path, target: &Path, folder: &Path) -> Result<()> {
+    const TOKEN: &str = "a-token-for-conformance";
+    let write = |name: &str, text: &str| {
+        let file = folder.join(name);
+        std::fs::write(&file, text).context("cannot write a temporary file").map(|()| file)
+    };
+    let tokens = write("tokens", &format!("{TOKEN},tests\n"))?;
+    let config = format!(
+        "sources: [{{name: own, managed: {{}}}}, {{name: k8s, kubernetes: {{}}}}]\n\
+         registries: [{{name: default, sources: [own, k8s]}}]\n\
+         auth: {{staticTokenFile: '{}'}}\n",
+        tokens.display()
+    );
+    let config = write("registry.yaml", &config)?;
+    let port = || -> Result<String> {
+        Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.to_string())
+    };
+    let (http, grpc) = (port()?, port()?);
+    let waymark = |args: &[&str]| -> Result<Running> {
+        let mut command = Command::new(target.join("debug/waymark"));
+        let child = command.args(args).env("RUST_LOG", "error").spawn();
+        child.map(Running).context("cannot start waymark")
+    };
+    let (config, data) = (config.to_string_lossy(), folder.join("data"));
+    let data = data.to_string_lossy();
+    let _registry = waymark(&[
+        "registry-api",
+        "--config",
+        &*config,
+        "--data",
+        &*data,
+        "--http-addr",
+        &http,
+        "--grpc-addr",
+        &grpc,
+    ])?;
+    let registry = format!("http://{grpc}");
+    let _discovery = waymark(&[
+        "discovery",
+        "--registry",
+        &registry,
+        "--manifests",
+        "examples/httproutes",
+        "--assume-accepted",
+        "--admin-addr",
+        "off",
+    ])?;
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while std::net::TcpStream::connect(&http).is_err() {
+        if std::time::Instant::now() > deadline {
+            bail!("the registry did not start");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    let url = format!("http://{http}");
+    run(
+        "the API against its OpenAPI document",
+        Command::new(schemathesis)
+            .args(["run", &format!("{url}/openapi.yaml"), "--url", &url])
+            .args(["--header", &format!("Authorization: Bearer {TOKEN}")])
+            // A cursor is opaque and a server.json has rules that no JSON schema says: what fits the
+            // schema may be refused.
+            .args(["--exclude-checks", "positive_data_acceptance"])
+            .args(["--max-examples", "40", "--seed", "1", "--workers", "2"])
+            .args(["--report-dir", &*folder.to_string_lossy(), "--no-color"]),
     )
 }
 

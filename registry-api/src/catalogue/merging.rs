@@ -9,18 +9,29 @@ use waymark_catalogue::merge::{Contribution, Outcome, merge};
 use waymark_catalogue::meta::{Official, Status};
 use waymark_catalogue::version;
 
+use super::layout::Remotes;
 use super::prepared::{Prepared, Refusal};
 use super::served::{Key, Served};
 use super::snapshot::Snapshot;
-use crate::store::{Batch, ContributionChange, StoredEntry};
+use crate::store::{RegistryBatch, StoredEntry};
 
 /// Source and id of a contribution.
 pub(super) type Origin = (SmolStr, SmolStr);
 
+#[derive(PartialEq)]
 struct Standing {
     target: SmolStr,
     visible: bool,
     contribution: Contribution,
+    status: (Status, Option<String>),
+}
+
+/// A version as it is to be served.
+struct Wanted {
+    server: Arc<str>,
+    stale: bool,
+    status: Status,
+    message: Option<String>,
 }
 
 /// See the module's documentation.
@@ -36,7 +47,7 @@ pub(super) struct State {
     stale: HashSet<SmolStr>,
     /// Server names to merge again.
     touched: BTreeSet<SmolStr>,
-    batch: Batch,
+    batch: RegistryBatch,
     clock: Timestamp,
 }
 
@@ -52,82 +63,64 @@ impl State {
             retell: BTreeSet::new(),
             stale: HashSet::new(),
             touched: BTreeSet::new(),
-            batch: Batch::default(),
+            batch: RegistryBatch::default(),
             clock: newest.unwrap_or(Timestamp::UNIX_EPOCH),
         }
     }
 
-    /// Ids of a source's contributions.
-    pub(super) fn ids(&self, source: &str) -> Vec<SmolStr> {
-        let of_source = |origin: &&Origin| origin.0 == source;
-        self.standings.keys().filter(of_source).map(|(_, id)| id.clone()).collect()
-    }
-
-    /// Number of a source's contributions.
-    pub(super) fn count(&self, source: &str) -> usize {
-        self.standings.keys().filter(|origin| origin.0 == source).count()
-    }
-
-    /// Whether a source has a contribution of an id.
-    pub(super) fn has(&self, source: &SmolStr, id: &SmolStr) -> bool {
-        self.standings.contains_key(&(source.clone(), id.clone()))
-    }
-
-    /// Takes a contribution in; `stored` where it is in the store already, or never goes there.
+    /// Takes a contribution in, at a precedence and as the registry shows it.
     pub(super) fn upsert(
         &mut self,
         source: &SmolStr,
         precedence: u32,
-        new: Prepared,
-        stored: bool,
+        entry: &Prepared,
+        remotes: Remotes,
     ) {
-        let origin = (source.clone(), new.id.clone());
-        let contribution = Contribution { precedence, source: source.clone(), ..new.contribution };
+        let origin = (source.clone(), entry.id.clone());
+        let (server, visible) = entry.shown(remotes);
+        let new = Standing {
+            target: entry.target().clone(),
+            visible,
+            contribution: Contribution {
+                precedence,
+                source: source.clone(),
+                id: entry.id.clone(),
+                version: entry.version.clone(),
+                server,
+                link: entry.link.clone(),
+            },
+            status: entry.status.clone(),
+        };
         self.retell.insert(origin.clone());
         self.refusals.remove(&origin);
-        if let Some(old) = self.standings.get(&origin) {
-            if old.contribution == contribution
-                && old.visible == new.visible
-                && old.target == new.target
-            {
-                // The same again, as in a full state: the outcome is looked at, nothing is stored.
-                self.touched.insert(new.target);
-                return;
-            }
-            self.untarget(&origin);
-        }
-        if !stored {
-            self.batch.contributions.push(ContributionChange {
-                source: source.to_string(),
-                id: new.id.to_string(),
-                entry: Some(new.encoded),
-            });
-        }
         self.touched.insert(new.target.clone());
+        if self.standings.get(&origin) == Some(&new) {
+            // The same again, as in a full state: only the outcome is looked at.
+            return;
+        }
+        self.untarget(&origin);
         self.targets.entry(new.target.clone()).or_default().insert(origin.clone());
-        let standing = Standing { target: new.target, visible: new.visible, contribution };
-        self.standings.insert(origin, standing);
+        self.standings.insert(origin, new);
     }
 
-    /// Takes a contribution out; `stored` where it is in the store.
-    pub(super) fn remove(&mut self, source: &SmolStr, id: &SmolStr, stored: bool) {
+    /// Takes a contribution out.
+    pub(super) fn remove(&mut self, source: &SmolStr, id: &SmolStr) {
         let origin = (source.clone(), id.clone());
-        self.retell.insert(origin.clone());
         self.refusals.remove(&origin);
         self.untarget(&origin);
-        if self.standings.remove(&origin).is_some() && stored {
-            self.batch.contributions.push(ContributionChange {
-                source: source.to_string(),
-                id: id.to_string(),
-                entry: None,
-            });
+        if self.standings.remove(&origin).is_some() {
+            self.retell.insert(origin);
         }
     }
 
-    /// Notes that an entry was refused before it got here: what was there under its id is gone.
-    pub(super) fn refuse(&mut self, source: &SmolStr, id: &SmolStr, refusal: Refusal) {
-        self.remove(source, id, true);
-        self.refusals.insert((source.clone(), id.clone()), refusal);
+    /// What stands against a contribution.
+    pub(super) fn refusal(&self, origin: &Origin) -> Option<&Refusal> {
+        self.refusals.get(origin)
+    }
+
+    /// Contributions that are not served, and why.
+    pub(super) fn refusals(&self) -> impl Iterator<Item = (&Origin, &Refusal)> {
+        self.refusals.iter()
     }
 
     fn untarget(&mut self, origin: &Origin) {
@@ -172,7 +165,7 @@ impl State {
     }
 
     /// Merges every name that was touched, and gives what has to become durable.
-    pub(super) fn settle(&mut self, now: Timestamp) -> Batch {
+    pub(super) fn settle(&mut self, now: Timestamp) -> RegistryBatch {
         let now = Timestamp::from_microsecond(now.as_microsecond()).unwrap_or(now);
         self.clock = self.clock.max(now);
         for name in std::mem::take(&mut self.touched) {
@@ -183,15 +176,9 @@ impl State {
         std::mem::take(&mut self.batch)
     }
 
-    /// What stands against contributions that changed, by source: the refusal, or `None` where
-    /// there is none (any more).
-    pub(super) fn take_news(&mut self) -> BTreeMap<SmolStr, Vec<(SmolStr, Option<Refusal>)>> {
-        let mut news: BTreeMap<SmolStr, Vec<(SmolStr, Option<Refusal>)>> = BTreeMap::new();
-        for origin in std::mem::take(&mut self.retell) {
-            let refusal = self.refusals.get(&origin).cloned();
-            news.entry(origin.0).or_default().push((origin.1, refusal));
-        }
-        news
+    /// Contributions whose refusal may have changed since the last call.
+    pub(super) fn take_retell(&mut self) -> BTreeSet<Origin> {
+        std::mem::take(&mut self.retell)
     }
 
     fn judge(&mut self, origin: Origin, refusal: Option<Refusal>) {
@@ -236,12 +223,14 @@ impl State {
                 ((*origin).clone(), refusal)
             })
             .collect();
-        let mut wanted: BTreeMap<SmolStr, (Arc<str>, bool)> = merged
+        let mut wanted: BTreeMap<SmolStr, Wanted> = merged
             .entries
             .into_iter()
             .map(|entry| {
                 let stale = self.stale.contains(&source(entry.from));
-                (entry.version, (entry.server, stale))
+                let status = standings.get(entry.from).map(|(_, standing)| standing.status.clone());
+                let (status, message) = status.unwrap_or((Status::Active, None));
+                (entry.version, Wanted { server: entry.server, stale, status, message })
             })
             .collect();
         for (origin, refusal) in verdicts {
@@ -251,40 +240,38 @@ impl State {
     }
 
     /// Brings the versions of a server to what is wanted.
-    fn serve(&mut self, name: &SmolStr, wanted: &mut BTreeMap<SmolStr, (Arc<str>, bool)>) {
+    fn serve(&mut self, name: &SmolStr, wanted: &mut BTreeMap<SmolStr, Wanted>) {
         let now = self.clock;
         // Version, document, record, stale, whether the entry itself changed.
         let mut versions: Vec<(SmolStr, Arc<str>, Official, bool)> = Vec::new();
         let existing: Vec<Arc<Served>> = self.snapshot.versions_of(name).cloned().collect();
         for old in &existing {
             let mut official = old.official.clone();
-            let status = match wanted.remove(&old.key.version) {
-                Some((server, stale)) => {
+            let (server, stale, status, message) = match wanted.remove(&old.key.version) {
+                Some(Wanted { server, stale, status, message }) => {
                     if *server != *old.server_text() {
                         official.updated_at = now;
                     }
-                    versions.push((old.key.version.clone(), server, official, stale));
-                    Status::Active
+                    (server, stale, status, message)
                 }
-                None => {
-                    let server = Arc::from(old.server_text());
-                    versions.push((old.key.version.clone(), server, official, false));
-                    Status::Deleted
-                }
+                None => (Arc::from(old.server_text()), false, Status::Deleted, None),
             };
-            if let Some((_, _, official, _)) = versions.last_mut()
-                && official.status != status
-            {
+            if official.status != status {
                 official.status = status;
                 official.status_changed_at = now;
                 official.updated_at = now;
             }
+            if official.status_message != message {
+                official.status_message = message;
+                official.updated_at = now;
+            }
+            versions.push((old.key.version.clone(), server, official, stale));
         }
-        for (version, (server, stale)) in std::mem::take(wanted) {
+        for (version, Wanted { server, stale, status, message }) in std::mem::take(wanted) {
             let official = Official {
-                status: Status::Active,
+                status,
                 status_changed_at: now,
-                status_message: None,
+                status_message: message,
                 published_at: now,
                 updated_at: now,
                 is_latest: false,
@@ -349,7 +336,7 @@ mod tests {
     }
 
     fn put(state: &mut State, source: &str, entry: &v1::Entry) {
-        state.upsert(&source.into(), 10, prepare(entry).unwrap(), false);
+        state.upsert(&source.into(), 10, &prepare(entry).unwrap(), Remotes::External);
     }
 
     fn shown(state: &State, query: &Query) -> Vec<String> {
@@ -362,7 +349,7 @@ mod tests {
         let mut state = state();
         put(&mut state, "p", &entry("1", "a.b/c", "1.0.0", "d"));
         let batch = state.settle(at(10));
-        assert_eq!((batch.entries.len(), batch.contributions.len()), (1, 1));
+        assert_eq!(batch.entries.len(), 1);
         put(&mut state, "p", &entry("1", "a.b/c", "1.0.0", "d"));
         assert!(state.settle(at(20)).is_empty(), "the same again stores nothing");
         put(&mut state, "p", &entry("1", "a.b/c", "1.0.0", "other"));
@@ -384,7 +371,7 @@ mod tests {
         state.settle(at(1));
         let latest = Query { version: VersionFilter::Latest, ..Query::default() };
         assert_eq!(shown(&state, &latest), ["a.b/c 1.10.0"]);
-        state.remove(&"p".into(), &"2".into(), true);
+        state.remove(&"p".into(), &"2".into());
         let batch = state.settle(at(2));
         assert_eq!(batch.entries.len(), 2, "one deleted, one latest again");
         assert_eq!(shown(&state, &latest), ["a.b/c 1.9.0"]);
@@ -399,7 +386,7 @@ mod tests {
         state.settle(at(3));
         let back = &state.snapshot.get("a.b/c", "1.10.0").unwrap().official;
         assert_eq!((back.status, back.published_at, back.is_latest), (Status::Active, at(1), true));
-        state.remove(&"p".into(), &"1".into(), true);
+        state.remove(&"p".into(), &"1".into());
         state.settle(at(4));
         state.purge(at(5));
         let batch = state.settle(at(6));
@@ -417,17 +404,21 @@ mod tests {
         put(&mut state, "q", &entry("1", "n.m/o", "1.0.0", "first"));
         put(&mut state, "r", &entry("1", "n.m/o", "1.0.0", "second"));
         state.settle(at(1));
-        let news = state.take_news();
-        let code =
-            |source: &str, at: usize| news[source][at].1.as_ref().map(|refusal| refusal.code);
-        assert_eq!(code("p", 0), Some("LinkedEntryNotFound"));
-        assert_eq!((code("q", 0), code("r", 0)), (None, Some("EntryShadowed")));
+        let told = state.take_retell();
+        assert_eq!(told.len(), 3);
+        let code = |state: &State, source: &str, id: &str| {
+            state.refusal(&(source.into(), id.into())).map(|refusal| refusal.code)
+        };
+        assert_eq!(code(&state, "p", "l"), Some("LinkedEntryNotFound"));
+        assert_eq!((code(&state, "q", "1"), code(&state, "r", "1")), (None, Some("EntryShadowed")));
         put(&mut state, "q", &entry("2", "a.b/c", "1.0.0", "d"));
-        state.remove(&"q".into(), &"1".into(), true);
+        state.remove(&"q".into(), &"1".into());
         state.settle(at(2));
-        let news = state.take_news();
-        assert_eq!(news["p"], [("l".into(), None)]);
-        assert_eq!(news["r"], [("1".into(), None)]);
+        let told = state.take_retell();
+        for (source, id) in [("p", "l"), ("r", "1")] {
+            assert!(told.contains(&(source.into(), id.into())), "{told:?}");
+            assert_eq!(code(&state, source, id), None);
+        }
         let joined = state.snapshot.get("a.b/c", "1.0.0").unwrap().server_text().to_owned();
         assert!(joined.contains("https://x/l"), "{joined}");
     }

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use prost::Message;
+use prost::{DecodeError, Message};
 use serde_json::Value;
 use smol_str::SmolStr;
-use waymark_catalogue::merge::{Contribution, Link};
+use waymark_catalogue::merge::Link;
+use waymark_catalogue::meta::{self, Status};
+use waymark_catalogue::server::{ServerDetail, Transport};
 use waymark_catalogue::{ServerName, validate, version};
 use waymark_proto::v1;
 
-use crate::DEFAULT_REGISTRY;
+use super::layout::{Remotes, is_publisher};
 
 /// Most bytes of an entry's server.json.
 pub const MAX_ENTRY_BYTES: usize = 256 * 1024;
@@ -17,18 +19,134 @@ pub const MAX_ENTRY_BYTES: usize = 256 * 1024;
 pub const MAX_ID_BYTES: usize = 512;
 
 /// An entry that can be stored.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Prepared {
-    /// Its id.
+    /// Its id within its source.
     pub id: SmolStr,
-    /// The server name it contributes to.
-    pub target: SmolStr,
-    /// The entry as it goes into the merge; its source and precedence are set by the writer.
-    pub contribution: Contribution,
-    /// Whether clients may see it: it has a remote or package that they can use.
-    pub visible: bool,
-    /// The entry as it is stored.
+    /// Its server name.
+    pub name: SmolStr,
+    /// Its version.
+    pub version: SmolStr,
+    /// The entry that its remotes go to, for a linked one.
+    pub link: Option<Link>,
+    /// The server.json document as compact JSON; its remotes are the external ones.
+    pub server: Arc<str>,
+    /// Whether the document has remotes, and whether packages.
+    has: (bool, bool),
+    /// Type and URL of remotes that only clients inside the cluster reach.
+    pub in_cluster: Vec<(SmolStr, SmolStr)>,
+    /// The registry that its labels name.
+    pub registry: Option<SmolStr>,
+    /// Namespaces of the objects that it was made of.
+    pub namespaces: Vec<SmolStr>,
+    /// The status that its author gives it, and why.
+    pub status: (Status, Option<String>),
+    /// The entry as it is stored; empty once it is.
     pub encoded: Vec<u8>,
+}
+
+/// An entry of a source that is no publisher, as it is stored.
+#[derive(Clone, PartialEq, Message)]
+struct Kept {
+    #[prost(message, optional, tag = "1")]
+    entry: Option<v1::Entry>,
+    #[prost(string, tag = "2")]
+    status: String,
+    #[prost(string, tag = "3")]
+    status_message: String,
+}
+
+impl Prepared {
+    /// The server name that it contributes to.
+    #[must_use]
+    pub fn target(&self) -> &SmolStr {
+        self.link.as_ref().map_or(&self.name, |link| &link.name)
+    }
+
+    /// The document, typed.
+    pub(super) fn detail(&self) -> Option<ServerDetail> {
+        serde_json::from_str(&self.server).ok()
+    }
+
+    /// The document as a registry shows it, and whether clients may see it: whether it has a remote
+    /// or package that they can use.
+    pub(super) fn shown(&self, remotes: Remotes) -> (Arc<str>, bool) {
+        let (own, packages) = self.has;
+        let packages = packages && self.link.is_none();
+        let inner = !self.in_cluster.is_empty();
+        match remotes {
+            Remotes::External => (self.server.clone(), own || packages),
+            Remotes::Both if !inner => (self.server.clone(), own || packages),
+            Remotes::InCluster if !inner && !own => (self.server.clone(), packages),
+            Remotes::InCluster => (self.with_in_cluster(false), inner || packages),
+            Remotes::Both => (self.with_in_cluster(true), true),
+        }
+    }
+
+    /// The document with the remotes inside the cluster, after its own or in their place.
+    fn with_in_cluster(&self, external: bool) -> Arc<str> {
+        let Some(mut server) = self.detail() else { return self.server.clone() };
+        let extension = meta::toolhive(&server).map(|(_, extension)| extension.clone());
+        if !external {
+            server.remotes.clear();
+        }
+        server
+            .remotes
+            .extend(self.in_cluster.iter().map(|(kind, url)| Transport::remote(kind, url)));
+        if let (Some(extension), Some(first)) = (extension, server.remotes.first()) {
+            let url = first.url.clone().unwrap_or_default();
+            meta::set_toolhive(&mut server, &url, extension);
+        }
+        serde_json::to_string(&server).map_or_else(|_| self.server.clone(), Arc::from)
+    }
+
+    /// The same entry with another status, as an author of managed entries sets it.
+    #[must_use]
+    pub fn with_status(mut self, status: Status, message: Option<String>) -> Self {
+        let kept = Kept {
+            entry: self.to_entry(),
+            status: status.as_str().to_owned(),
+            status_message: message.clone().unwrap_or_default(),
+        };
+        self.encoded = kept.encode_to_vec();
+        self.status = (status, message);
+        self
+    }
+
+    fn to_entry(&self) -> Option<v1::Entry> {
+        Some(v1::Entry {
+            id: self.id.to_string(),
+            server_json: self.server.as_bytes().to_vec().into(),
+            ..v1::Entry::default()
+        })
+    }
+}
+
+/// Reads an entry as it was stored.
+pub(super) fn decode(
+    source: &str,
+    encoded: &[u8],
+) -> Result<Result<Prepared, Refusal>, DecodeError> {
+    if is_publisher(source) {
+        return v1::Entry::decode(encoded).map(|entry| prepare(&entry));
+    }
+    let kept = Kept::decode(encoded)?;
+    let status = Status::parse(&kept.status).unwrap_or(Status::Active);
+    let message = Some(kept.status_message).filter(|message| !message.is_empty());
+    Ok(prepare(&kept.entry.unwrap_or_default()).map(|entry| entry.with_status(status, message)))
+}
+
+/// Checks an entry of a source that is no publisher.
+///
+/// # Errors
+/// Why it is not taken.
+pub fn prepare_own(id: &str, server: &ServerDetail) -> Result<Prepared, Refusal> {
+    let entry = v1::Entry {
+        id: id.to_owned(),
+        server_json: serde_json::to_vec(server).unwrap_or_default().into(),
+        ..v1::Entry::default()
+    };
+    Ok(prepare(&entry)?.with_status(Status::Active, None))
 }
 
 /// Why an entry is not served.
@@ -57,15 +175,6 @@ pub fn prepare(entry: &v1::Entry) -> Result<Prepared, Refusal> {
             format!(
                 "The entry has {} bytes, {MAX_ENTRY_BYTES} at most are taken. Shorten its annotations.",
                 entry.server_json.len()
-            ),
-        ));
-    }
-    if !(entry.registry.is_empty() || entry.registry == DEFAULT_REGISTRY) {
-        return Err(Refusal::new(
-            "RegistryNotFound",
-            format!(
-                "This server has no registry {:.100?}. Correct the label registry-name, or remove it.",
-                entry.registry
             ),
         ));
     }
@@ -100,20 +209,23 @@ pub fn prepare(entry: &v1::Entry) -> Result<Prepared, Refusal> {
             return Err(invalid("The link names no valid server name and version.".into()));
         }
     }
-    let target = link.as_ref().map_or_else(|| text("name").into(), |link| link.name.clone());
-    let visible = listed("remotes") || (link.is_none() && listed("packages"));
+    let mut namespaces: Vec<SmolStr> =
+        entry.sources.iter().map(|source| source.namespace.as_str().into()).collect();
+    namespaces.sort_unstable();
+    namespaces.dedup();
+    let remote =
+        |remote: &v1::Remote| (SmolStr::from(&*remote.r#type), SmolStr::from(&*remote.url));
     Ok(Prepared {
         id: entry.id.as_str().into(),
-        target,
-        contribution: Contribution {
-            precedence: 0,
-            source: SmolStr::default(),
-            id: entry.id.as_str().into(),
-            version: text("version").into(),
-            server: Arc::from(value.to_string()),
-            link,
-        },
-        visible,
+        name: text("name").into(),
+        version: text("version").into(),
+        link,
+        server: Arc::from(value.to_string()),
+        has: (listed("remotes"), listed("packages")),
+        in_cluster: entry.in_cluster_remotes.iter().map(remote).collect(),
+        registry: Some(entry.registry.as_str()).filter(|name| !name.is_empty()).map(Into::into),
+        namespaces,
+        status: (Status::Active, None),
         encoded: entry.encode_to_vec(),
     })
 }

@@ -6,11 +6,11 @@ use jiff::Timestamp;
 use smol_str::SmolStr;
 use waymark_proto::v1;
 
+use super::layout::{CURATED, Layout};
 use super::merging::State;
 use super::prepared::{Prepared, Refusal, prepare};
 use super::served::Served;
 use super::snapshot::Snapshot;
-use super::writer::{CURATED, CURATED_PRECEDENCE, PUBLISHER_PRECEDENCE};
 
 /// What would be served, and what would not.
 #[derive(Debug, Default)]
@@ -21,24 +21,36 @@ pub struct Preview {
     pub refused: Vec<(SmolStr, Refusal)>,
 }
 
-/// Merges a curated catalogue with the entries of one publisher.
+/// Merges a curated catalogue with the entries of one publisher, as [`Layout::default`] has it.
 #[must_use]
 pub fn preview(curated: Vec<Prepared>, published: &[v1::Entry]) -> Preview {
+    let layout = Layout::default();
     let mut state = State::new(Snapshot::default());
-    for entry in curated {
-        state.upsert(&SmolStr::new_static(CURATED), CURATED_PRECEDENCE, entry, true);
-    }
-    let publisher = SmolStr::new_static("preview");
+    let mut refused = Vec::new();
+    let (catalogue, publisher) =
+        (SmolStr::new_static(CURATED), SmolStr::new_static("preview/publisher"));
+    let own = curated.into_iter().map(|entry| (&catalogue, entry));
+    let mut all: Vec<(&SmolStr, Prepared)> = own.collect();
     for entry in published {
+        let id = SmolStr::from(entry.id.as_str());
         match prepare(entry) {
-            Ok(prepared) => state.upsert(&publisher, PUBLISHER_PRECEDENCE, prepared, true),
-            Err(refusal) => state.refuse(&publisher, &entry.id.as_str().into(), refusal),
+            Ok(prepared) => match layout.misdirected(&publisher, &prepared) {
+                None => all.push((&publisher, prepared)),
+                Some(refusal) => refused.push((id, refusal)),
+            },
+            Err(refusal) => refused.push((id, refusal)),
+        }
+    }
+    for (source, entry) in all {
+        for rule in &layout.registries {
+            if let Some(precedence) = layout.precedence(rule, source, &entry) {
+                state.upsert(source, precedence, &entry, rule.remotes);
+            }
         }
     }
     state.settle(Timestamp::UNIX_EPOCH);
-    let news = state.take_news().remove(&publisher).unwrap_or_default();
-    Preview {
-        servers: state.snapshot.live().cloned().collect(),
-        refused: news.into_iter().filter_map(|(id, refusal)| Some((id, refusal?))).collect(),
-    }
+    let of_publisher = state.refusals().filter(|((source, _), _)| *source == publisher);
+    refused.extend(of_publisher.map(|((_, id), refusal)| (id.clone(), refusal.clone())));
+    refused.sort_by(|(a, _), (b, _)| a.cmp(b));
+    Preview { servers: state.snapshot.live().cloned().collect(), refused }
 }

@@ -17,8 +17,7 @@ use waymark_proto::v1::{
 };
 
 use super::server;
-use crate::DEFAULT_REGISTRY;
-use crate::catalogue::{Cursor, Handle, Query, QueryError, Served, Snapshot};
+use crate::catalogue::{Cursor, Handle, Query, QueryError, Registry, Served, Snapshot};
 use crate::metrics::Metrics;
 
 /// Serves the catalogue.
@@ -42,9 +41,12 @@ impl Consumer {
         result
     }
 
+    fn registry(&self, name: &str) -> Result<Arc<Registry>, Status> {
+        self.catalogue.registry(name).ok_or_else(|| Status::not_found("registry not found"))
+    }
+
     fn list(&self, request: &ListServersRequest) -> Result<ListServersResponse, Status> {
-        check_registry(&request.registry)?;
-        let snapshot = self.catalogue.snapshot();
+        let snapshot = self.registry(&request.registry)?.snapshot();
         let page =
             snapshot.list(&query(request).map_err(|e| Status::invalid_argument(e.to_string()))?);
         Ok(ListServersResponse {
@@ -55,9 +57,9 @@ impl Consumer {
     }
 
     fn get(&self, request: &GetServerRequest) -> Result<Server, Status> {
-        check_registry(&request.registry)?;
+        let registry = self.registry(&request.registry)?;
         check_name(&request.name)?;
-        let snapshot = self.catalogue.snapshot();
+        let snapshot = registry.snapshot();
         let found = match request.version.as_str() {
             "" | "latest" => snapshot.latest(&request.name, request.include_deleted),
             version => snapshot
@@ -68,21 +70,13 @@ impl Consumer {
     }
 
     fn versions(&self, request: &ListVersionsRequest) -> Result<ListVersionsResponse, Status> {
-        check_registry(&request.registry)?;
+        let registry = self.registry(&request.registry)?;
         check_name(&request.name)?;
-        let versions = self.catalogue.snapshot().versions(&request.name, request.include_deleted);
+        let versions = registry.snapshot().versions(&request.name, request.include_deleted);
         if versions.is_empty() {
             return Err(Status::not_found("server not found"));
         }
         Ok(ListVersionsResponse { versions: versions.iter().map(|v| server(v)).collect() })
-    }
-}
-
-fn check_registry(registry: &str) -> Result<(), Status> {
-    if registry.is_empty() || registry == DEFAULT_REGISTRY {
-        Ok(())
-    } else {
-        Err(Status::not_found("registry not found"))
     }
 }
 
@@ -142,14 +136,14 @@ impl CatalogueService for Consumer {
         request: Request<WatchServersRequest>,
     ) -> Result<Response<Events>, Status> {
         let request = request.into_inner();
-        let checked = check_registry(&request.registry).and_then(|()| {
+        let checked = self.registry(&request.registry).and_then(|registry| {
             if request.resume_token.len() > 256 {
                 return Err(Status::invalid_argument("resume_token is none of this service's"));
             }
-            Ok(())
+            Ok(registry)
         });
-        self.counted("WatchServers", checked)?;
-        Ok(Response::new(Box::pin(self.watch(request.resume_token))))
+        let registry = self.counted("WatchServers", checked)?;
+        Ok(Response::new(Box::pin(self.watch(registry, request.resume_token))))
     }
 }
 
@@ -159,16 +153,17 @@ impl Consumer {
     /// client is ready to take it.
     fn watch(
         &self,
+        registry: Arc<Registry>,
         resume_token: String,
     ) -> impl Stream<Item = Result<WatchServersResponse, Status>> + Send + use<> {
         let catalogue = self.catalogue.clone();
-        let mut revisions = catalogue.revisions();
+        let mut revisions = registry.revisions();
         let stop = self.stop.clone();
         let watching = self.metrics.watcher();
         async_stream::stream! {
             let _watching = watching;
             revisions.mark_unchanged();
-            let snapshot = catalogue.snapshot();
+            let snapshot = registry.snapshot();
             let mut seen = match resumable(&resume_token, &snapshot) {
                 Some(revision) => revision,
                 None => {
@@ -190,7 +185,9 @@ impl Consumer {
                     changed = revisions.changed() => if changed.is_err() { break },
                     () = stop.cancelled() => break,
                 }
-                let snapshot = catalogue.snapshot();
+                // A new configuration puts another object in its place.
+                let Some(registry) = catalogue.registry(&registry.name) else { break };
+                let snapshot = registry.snapshot();
                 if seen < snapshot.compacted {
                     // Deletions that this client has not seen are forgotten.
                     yield Ok(response(Event::SnapshotBegin(SnapshotBegin {}), String::new()));

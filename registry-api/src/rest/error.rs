@@ -2,8 +2,7 @@
 
 use std::any::Any;
 
-use axum::extract::rejection::PathRejection;
-use axum::http::StatusCode;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
@@ -19,8 +18,26 @@ pub enum ApiError {
     /// There is nothing of that name: 404.
     #[error("{0}")]
     NotFound(&'static str),
+    /// There is nothing of that name: 404.
+    #[error("{0}")]
+    NoSuch(String),
+    /// It is there already: 409.
+    #[error("{0}")]
+    Conflict(String),
+    /// No token, or one that nobody has: 401.
+    #[error("Writing needs an Authorization header with a valid bearer token")]
+    Unauthorized,
+    /// The registry does not offer it: 501.
+    #[error("{0}")]
+    NotImplemented(&'static str),
+    /// The body is too large: 413.
+    #[error("The body has more than {0} bytes")]
+    TooLarge(usize),
+    /// The registry cannot do it now: 503.
+    #[error("{0}")]
+    Unavailable(String),
     /// Another method is needed: 405.
-    #[error("This path answers GET and HEAD only")]
+    #[error("This path does not answer this method; see /openapi.yaml")]
     MethodNotAllowed,
     /// A fault of the registry: 500.
     #[error("Internal error")]
@@ -41,12 +58,6 @@ impl ApiError {
     }
 }
 
-impl From<PathRejection> for ApiError {
-    fn from(_: PathRejection) -> Self {
-        Self::BadRequest("The path is not percent-encoded UTF-8".to_owned())
-    }
-}
-
 impl From<QueryError> for ApiError {
     fn from(error: QueryError) -> Self {
         Self::BadRequest(error.to_string())
@@ -57,10 +68,20 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = match &self {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
-            Self::NotFound(_) => StatusCode::NOT_FOUND,
+            Self::NotFound(_) | Self::NoSuch(_) => StatusCode::NOT_FOUND,
+            Self::Conflict(_) => StatusCode::CONFLICT,
+            Self::Unauthorized => StatusCode::UNAUTHORIZED,
+            Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
+            Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };
-        json_response(status, &json!({"error": self.to_string()}))
+        let mut response = json_response(status, &json!({"error": self.to_string()}));
+        if self == Self::Unauthorized {
+            let challenge = HeaderValue::from_static("Bearer realm=\"mcp-registry\"");
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
     }
 }

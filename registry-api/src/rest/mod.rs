@@ -1,19 +1,24 @@
 //! REST: the MCP registry API v0.1 to the letter, health, version, metrics, OpenAPI.
 
+mod admin;
 mod error;
 mod pages;
 mod params;
 mod servers;
+mod target;
+mod toolhive;
+mod write;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::HttpBody;
 use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, patch, post};
 use serde_json::json;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::compression::{
@@ -21,8 +26,9 @@ use tower_http::compression::{
 };
 use tower_http::cors::{Any, CorsLayer};
 
-use crate::catalogue::Handle;
+use crate::catalogue::{Handle, MAX_ENTRY_BYTES};
 use crate::metrics::Metrics;
+use crate::running::Shown;
 
 pub use error::ApiError;
 use pages::Pages;
@@ -43,14 +49,15 @@ pub struct Api(Arc<Shared>);
 struct Shared {
     catalogue: Handle,
     metrics: Arc<Metrics>,
+    shown: Shown,
     pages: Pages,
 }
 
 impl Api {
     /// An API over `catalogue`.
     #[must_use]
-    pub fn new(catalogue: Handle, metrics: Arc<Metrics>) -> Self {
-        Self(Arc::new(Shared { catalogue, metrics, pages: Pages::default() }))
+    pub fn new(catalogue: Handle, metrics: Arc<Metrics>, shown: Shown) -> Self {
+        Self(Arc::new(Shared { catalogue, metrics, shown, pages: Pages::default() }))
     }
 
     /// All routes.
@@ -58,19 +65,36 @@ impl Api {
         let registry = Router::new()
             .route("/servers", get(servers::list))
             .route("/servers/{name}/versions", get(servers::versions))
-            .route("/servers/{name}/versions/{version}", get(servers::version))
+            .route(
+                "/servers/{name}/versions/{version}",
+                get(servers::version).put(write::replace).delete(write::delete),
+            )
+            .route("/servers/{name}/versions/{version}/status", patch(write::status))
+            .route("/servers/{name}/status", patch(write::all_statuses))
+            .route("/publish", post(write::publish))
             .route("/health", get(health))
             .route("/ping", get(ping))
             .route("/version", get(version));
-        // The default registry is served at the root and under its own name.
-        let named = format!("/registry/{}", crate::DEFAULT_REGISTRY);
-        let mut router = Router::new();
+        let toolhive = Router::new()
+            .route("/info", get(toolhive::info))
+            .route("/servers", get(toolhive::servers))
+            .route("/servers/deployed", get(toolhive::deployed))
+            .route("/servers/deployed/{name}", get(toolhive::deployed_one))
+            .route("/servers/{name}", get(toolhive::server));
+        // The default registry is served at the root too.
+        let mut router = Router::new()
+            .nest("/api/v1/registry", toolhive.clone())
+            .nest("/registry/{registry}/api/v1/registry", toolhive)
+            .route("/v0/servers/deployed", get(toolhive::deployed))
+            .route("/v1/sources", get(admin::sources))
+            .route("/v1/registries", get(admin::registries));
         for version in ["/v0.1", "/v0"] {
             router = router.nest(version, registry.clone());
-            router = router.nest(&format!("{named}{version}"), registry.clone());
+            router = router.nest(&format!("/registry/{{registry}}{version}"), registry.clone());
         }
         let cors = CorsLayer::new()
             .allow_origin(Any)
+            // Reads only: nothing in a browser writes.
             .allow_methods([Method::GET, Method::HEAD, Method::OPTIONS])
             .allow_headers([
                 header::ACCEPT,
@@ -90,11 +114,24 @@ impl Api {
             .route("/metrics", get(metrics))
             .fallback(ApiError::unknown_path)
             .method_not_allowed_fallback(ApiError::method_not_allowed)
+            .layer(middleware::from_fn(bounded))
             .layer(compress)
             .layer(cors)
             .layer(CatchPanicLayer::custom(ApiError::panicked))
             .layer(middleware::from_fn_with_state(self.clone(), count))
             .with_state(self)
+    }
+}
+
+/// Refuses bodies that are larger than an entry may be.
+async fn bounded(request: Request, next: Next) -> Response {
+    let (parts, body) = request.into_parts();
+    if body.is_end_stream() {
+        return next.run(Request::from_parts(parts, body)).await;
+    }
+    match axum::body::to_bytes(body, MAX_ENTRY_BYTES).await {
+        Ok(bytes) => next.run(Request::from_parts(parts, bytes.into())).await,
+        Err(_) => ApiError::TooLarge(MAX_ENTRY_BYTES).into_response(),
     }
 }
 
@@ -104,6 +141,10 @@ async fn count(State(api): State<Api>, request: Request, next: Next) -> Response
         Method::GET => "GET",
         Method::HEAD => "HEAD",
         Method::OPTIONS => "OPTIONS",
+        Method::POST => "POST",
+        Method::PUT => "PUT",
+        Method::PATCH => "PATCH",
+        Method::DELETE => "DELETE",
         _ => "other",
     };
     let route = route(request.extensions().get::<MatchedPath>().map(MatchedPath::as_str));
@@ -120,6 +161,11 @@ fn route(matched: Option<&str>) -> &'static str {
         Some(path) if path.ends_with("/servers") => "/servers",
         Some(path) if path.ends_with("/health") => "/health",
         Some(path) if path.ends_with("/version") => "/version",
+        Some(path) if path.ends_with("/status") => "/servers/{name}/status",
+        Some(path) if path.ends_with("/publish") => "/publish",
+        Some("/v1/sources") => "/v1/sources",
+        Some("/v1/registries") => "/v1/registries",
+        Some(path) if path.contains("/api/v1/registry") => "/api/v1/registry",
         Some("/readiness") => "/readiness",
         Some("/metrics") => "/metrics",
         Some("/openapi.yaml") => "/openapi.yaml",

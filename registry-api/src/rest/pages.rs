@@ -9,8 +9,9 @@ use axum::http::HeaderValue;
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use smol_str::SmolStr;
 
-/// Most bytes of all kept bodies and their queries, compressed forms aside.
+/// Most bytes of all kept bodies of a registry and their queries, compressed forms aside.
 const MOST_BYTES: usize = 32 * 1024 * 1024;
 /// Longer query strings are not kept.
 const MOST_QUERY: usize = 512;
@@ -43,7 +44,7 @@ impl Rendered {
 
 /// See the module's documentation.
 #[derive(Debug, Default)]
-pub(super) struct Pages(RwLock<Kept>);
+pub(super) struct Pages(RwLock<HashMap<SmolStr, Kept>>);
 
 #[derive(Debug, Default)]
 struct Kept {
@@ -53,16 +54,19 @@ struct Kept {
 }
 
 impl Pages {
-    /// The page of a query string of a snapshot's generation, made by `make` where it is not there yet.
+    /// The page of a query string of a registry's generation, made by `make` where it is not there
+    /// yet.
     pub(super) fn get<E>(
         &self,
+        registry: &SmolStr,
         generation: u64,
         query: &str,
         make: impl FnOnce() -> Result<Rendered, E>,
     ) -> Result<Rendered, E> {
         {
             let kept = self.0.read().unwrap_or_else(PoisonError::into_inner);
-            if kept.generation == generation
+            if let Some(kept) = kept.get(registry)
+                && kept.generation == generation
                 && let Some(rendered) = kept.by_query.get(query)
             {
                 return Ok(rendered.clone());
@@ -72,6 +76,7 @@ impl Pages {
         let size = rendered.body.len() + query.len();
         if query.len() <= MOST_QUERY {
             let mut kept = self.0.write().unwrap_or_else(PoisonError::into_inner);
+            let kept = kept.entry(registry.clone()).or_default();
             // A reader of an older snapshot leaves the newer one's pages alone.
             if kept.generation < generation {
                 *kept = Kept { generation, ..Kept::default() };
@@ -98,7 +103,8 @@ mod tests {
     fn pages_are_kept_for_one_generation() {
         let pages = Pages::default();
         let body = |generation, query: &str, text: &str| {
-            pages.get(generation, query, || page(text)).unwrap().body
+            let registry = SmolStr::new_static("r");
+            pages.get(&registry, generation, query, || page(text)).unwrap().body
         };
         assert_eq!(body(1, "q", "one"), "one");
         assert_eq!(body(1, "q", "again"), "one");
@@ -106,7 +112,7 @@ mod tests {
         assert_eq!(body(2, "q", "newer"), "newer");
         assert_eq!(body(1, "q", "older"), "older");
         assert_eq!(body(2, "q", "again"), "newer");
-        assert!(pages.get(3, "bad", || Err::<Rendered, ()>(())).is_err());
+        assert!(pages.get(&"r".into(), 3, "bad", || Err::<Rendered, ()>(())).is_err());
         let long = "x".repeat(MOST_QUERY + 1);
         body(2, &long, "first");
         assert_eq!(body(2, &long, "second"), "second");

@@ -4,28 +4,30 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, RawQuery, State};
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use bytes::Bytes;
 
 use super::error::ApiError;
 use super::pages::Rendered;
+use super::target::Target;
 use super::{Api, params};
 use crate::catalogue::{Cursor, Served};
 
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
+pub(super) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 /// Answers may be kept, and are asked about again each time: the ETag makes that cheap.
 const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 
 pub(super) async fn list(
     State(api): State<Api>,
+    target: Target,
     RawQuery(raw): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response<Body>, ApiError> {
-    let snapshot = api.0.catalogue.snapshot();
+    let snapshot = target.registry.snapshot();
     let raw = raw.unwrap_or_default();
-    let rendered = api.0.pages.get(snapshot.generation(), &raw, || {
+    let name = &target.registry.name;
+    let rendered = api.0.pages.get(name, snapshot.generation(), &raw, || {
         let page = snapshot.list(&params::list(&raw)?);
         Ok::<_, ApiError>(list_page(&page.items, page.next.as_ref()))
     })?;
@@ -33,15 +35,13 @@ pub(super) async fn list(
 }
 
 pub(super) async fn versions(
-    State(api): State<Api>,
-    name: Result<Path<String>, PathRejection>,
+    target: Target,
     RawQuery(raw): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response<Body>, ApiError> {
-    let Path(name) = name?;
-    params::server_name(&name)?;
+    let name = target.name()?;
     let include_deleted = params::include_deleted(raw.as_deref())?;
-    let versions = api.0.catalogue.snapshot().versions(&name, include_deleted);
+    let versions = target.registry.snapshot().versions(name, include_deleted);
     if versions.is_empty() {
         return Err(ApiError::NotFound("Server not found"));
     }
@@ -49,19 +49,17 @@ pub(super) async fn versions(
 }
 
 pub(super) async fn version(
-    State(api): State<Api>,
-    path: Result<Path<(String, String)>, PathRejection>,
+    target: Target,
     RawQuery(raw): RawQuery,
     headers: HeaderMap,
 ) -> Result<Response<Body>, ApiError> {
-    let Path((name, version)) = path?;
-    params::server_name(&name)?;
+    let (name, version) = (target.name()?, target.version()?);
     let include_deleted = params::include_deleted(raw.as_deref())?;
-    let snapshot = api.0.catalogue.snapshot();
+    let snapshot = target.registry.snapshot();
     let found = if version == "latest" {
-        snapshot.latest(&name, include_deleted)
+        snapshot.latest(name, include_deleted)
     } else {
-        snapshot.get(&name, &version).filter(|s| include_deleted || !s.is_deleted())
+        snapshot.get(name, version).filter(|s| include_deleted || !s.is_deleted())
     };
     let served = found.ok_or(ApiError::NotFound("Server not found"))?;
     Ok(response(Rendered::new(tag(served.digest), served.json.clone()), &headers))

@@ -2,6 +2,7 @@
 
 mod sqlite;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 
 use waymark_catalogue::meta::Official;
@@ -44,18 +45,25 @@ pub struct StoredEntry {
     pub revision: u64,
 }
 
-/// Everything that is stored.
+/// One registry as it is stored.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Stored {
-    /// Identity of the history.
-    pub epoch: String,
+pub struct StoredRegistry {
     /// Revision of the last change.
     pub revision: u64,
     /// Deletions up to this revision may be forgotten.
     pub compacted: u64,
     /// What is served.
     pub entries: Vec<StoredEntry>,
-    /// What publishers sent: source, id, encoded `waymark.registry.v1.Entry`.
+}
+
+/// Everything that is stored.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Stored {
+    /// Identity of the history.
+    pub epoch: String,
+    /// Registries by name.
+    pub registries: BTreeMap<String, StoredRegistry>,
+    /// What sources contributed: source, id, encoded entry.
     pub contributions: Vec<(String, String, Vec<u8>)>,
 }
 
@@ -66,7 +74,7 @@ pub struct ContributionChange {
     pub source: String,
     /// Id within the source.
     pub id: String,
-    /// Encoded `waymark.registry.v1.Entry`.
+    /// The entry, encoded.
     pub entry: Option<Vec<u8>>,
 }
 
@@ -75,6 +83,15 @@ pub struct ContributionChange {
 pub struct Batch {
     /// Contributions, in order.
     pub contributions: Vec<ContributionChange>,
+    /// Registries that change, by name.
+    pub registries: BTreeMap<String, RegistryBatch>,
+    /// Registries that are gone with all that they served; before the others are written.
+    pub dropped: Vec<String>,
+}
+
+/// What changes in one registry.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RegistryBatch {
     /// Versions that are new or changed.
     pub entries: Vec<StoredEntry>,
     /// Versions that are forgotten for good.
@@ -85,15 +102,29 @@ pub struct Batch {
     pub compacted: u64,
 }
 
+impl RegistryBatch {
+    /// Whether there is nothing to store.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty() && self.purged.is_empty()
+    }
+}
+
 impl Batch {
     /// Whether there is nothing to store.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.contributions.is_empty() && self.entries.is_empty() && self.purged.is_empty()
+        self.contributions.is_empty() && self.registries.is_empty() && self.dropped.is_empty()
+    }
+
+    /// Number of versions that are new or changed, over all registries.
+    #[must_use]
+    pub fn entries(&self) -> usize {
+        self.registries.values().map(|registry| registry.entries.len()).sum()
     }
 }
 
-/// A durable store of one catalogue.
+/// A durable store of all registries.
 pub trait Store: Send + Sync + 'static {
     /// Reads everything. An empty store gets an epoch.
     fn load(&self) -> impl Future<Output = Result<Stored, StoreError>> + Send;

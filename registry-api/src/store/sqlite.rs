@@ -1,5 +1,6 @@
 //! The catalogue in one SQLite file, or in memory.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use jiff::Timestamp;
@@ -11,7 +12,7 @@ use sqlx::{Row, Sqlite, Transaction};
 use uuid::Uuid;
 use waymark_catalogue::meta::{Official, Status};
 
-use super::{Batch, Store, StoreError, Stored, StoredEntry};
+use super::{Batch, RegistryBatch, Store, StoreError, Stored, StoredEntry, StoredRegistry};
 use crate::catalogue::Key;
 
 /// Name of the database file inside the data folder.
@@ -62,15 +63,6 @@ impl SqliteStore {
         let row = sqlx::query("SELECT value FROM facts WHERE key = ?").bind(key);
         Ok(row.fetch_optional(&self.pool).await?.map(|row| row.get(0)))
     }
-
-    async fn number(&self, key: &'static str) -> Result<u64, StoreError> {
-        match self.fact(key).await? {
-            None => Ok(0),
-            Some(text) => {
-                text.parse().map_err(|_| StoreError::Corrupt { what: "a fact", name: key.into() })
-            }
-        }
-    }
 }
 
 async fn set(
@@ -98,23 +90,31 @@ impl Store for SqliteStore {
                 epoch
             }
         };
-        let entries = sqlx::query(
-            "SELECT name, version, server, status, status_changed_at, status_message, \
-             published_at, updated_at, is_latest, stale, revision FROM entries",
-        )
-        .fetch_all(&self.pool)
-        .await?;
+        let mut registries: BTreeMap<String, StoredRegistry> = BTreeMap::new();
+        let rows = sqlx::query("SELECT name, revision, compacted FROM registries");
+        for row in rows.fetch_all(&self.pool).await? {
+            let name: String = row.get(0);
+            let stored = StoredRegistry {
+                revision: number(&row, 1, &name)?,
+                compacted: number(&row, 2, &name)?,
+                entries: Vec::new(),
+            };
+            registries.insert(name, stored);
+        }
+        let rows = sqlx::query(
+            "SELECT registry, name, version, server, status, status_changed_at, status_message, \
+             published_at, updated_at, is_latest, stale, revision FROM served",
+        );
+        for row in rows.fetch_all(&self.pool).await? {
+            registries.entry(row.get("registry")).or_default().entries.push(entry(&row)?);
+        }
         let contributions = sqlx::query("SELECT source, id, entry FROM contributions");
         let contributions = contributions.fetch_all(&self.pool).await?;
+        let contribution = |row: &SqliteRow| (row.get(0), row.get(1), row.get(2));
         Ok(Stored {
             epoch,
-            revision: self.number("revision").await?,
-            compacted: self.number("compacted").await?,
-            entries: entries.iter().map(entry).collect::<Result<_, _>>()?,
-            contributions: contributions
-                .iter()
-                .map(|row| (row.get(0), row.get(1), row.get(2)))
-                .collect(),
+            registries,
+            contributions: contributions.iter().map(contribution).collect(),
         })
     }
 
@@ -135,44 +135,77 @@ impl Store for SqliteStore {
             };
             query.execute(&mut *transaction).await?;
         }
-        for entry in &batch.entries {
-            let official = &entry.official;
-            sqlx::query(
-                "INSERT INTO entries (name, version, server, status, status_changed_at, \
-                 status_message, published_at, updated_at, is_latest, stale, revision) \
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
-                 ON CONFLICT (name, version) DO UPDATE SET server = excluded.server, \
-                 status = excluded.status, status_changed_at = excluded.status_changed_at, \
-                 status_message = excluded.status_message, published_at = excluded.published_at, \
-                 updated_at = excluded.updated_at, is_latest = excluded.is_latest, \
-                 stale = excluded.stale, revision = excluded.revision",
-            )
-            .bind(entry.key.name.as_str())
-            .bind(entry.key.version.as_str())
-            .bind(&entry.server)
-            .bind(official.status.as_str())
-            .bind(official.status_changed_at.as_microsecond())
-            .bind(&official.status_message)
-            .bind(official.published_at.as_microsecond())
-            .bind(official.updated_at.as_microsecond())
-            .bind(official.is_latest)
-            .bind(entry.stale)
-            .bind(i64::try_from(entry.revision).unwrap_or(i64::MAX))
-            .execute(&mut *transaction)
-            .await?;
+        for registry in &batch.dropped {
+            for table in
+                ["DELETE FROM served WHERE registry = ?", "DELETE FROM registries WHERE name = ?"]
+            {
+                sqlx::query(table).bind(registry).execute(&mut *transaction).await?;
+            }
         }
-        for key in &batch.purged {
-            sqlx::query("DELETE FROM entries WHERE name = ? AND version = ?")
-                .bind(key.name.as_str())
-                .bind(key.version.as_str())
-                .execute(&mut *transaction)
-                .await?;
+        for (registry, changes) in &batch.registries {
+            write(&mut transaction, registry, changes).await?;
         }
-        set(&mut transaction, "revision", &batch.revision.to_string()).await?;
-        set(&mut transaction, "compacted", &batch.compacted.to_string()).await?;
         transaction.commit().await?;
         Ok(())
     }
+}
+
+/// Writes what changes in one registry.
+async fn write(
+    transaction: &mut Transaction<'_, Sqlite>,
+    registry: &str,
+    changes: &RegistryBatch,
+) -> Result<(), sqlx::Error> {
+    for entry in &changes.entries {
+        let official = &entry.official;
+        sqlx::query(
+            "INSERT INTO served (registry, name, version, server, status, status_changed_at, \
+             status_message, published_at, updated_at, is_latest, stale, revision) \
+             VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+             ON CONFLICT (registry, name, version) DO UPDATE SET server = excluded.server, \
+             status = excluded.status, status_changed_at = excluded.status_changed_at, \
+             status_message = excluded.status_message, published_at = excluded.published_at, \
+             updated_at = excluded.updated_at, is_latest = excluded.is_latest, \
+             stale = excluded.stale, revision = excluded.revision",
+        )
+        .bind(registry)
+        .bind(entry.key.name.as_str())
+        .bind(entry.key.version.as_str())
+        .bind(&entry.server)
+        .bind(official.status.as_str())
+        .bind(official.status_changed_at.as_microsecond())
+        .bind(&official.status_message)
+        .bind(official.published_at.as_microsecond())
+        .bind(official.updated_at.as_microsecond())
+        .bind(official.is_latest)
+        .bind(entry.stale)
+        .bind(i64::try_from(entry.revision).unwrap_or(i64::MAX))
+        .execute(&mut **transaction)
+        .await?;
+    }
+    for key in &changes.purged {
+        sqlx::query("DELETE FROM served WHERE registry = ? AND name = ? AND version = ?")
+            .bind(registry)
+            .bind(key.name.as_str())
+            .bind(key.version.as_str())
+            .execute(&mut **transaction)
+            .await?;
+    }
+    sqlx::query(
+        "INSERT INTO registries (name, revision, compacted) VALUES (?, ?, ?) ON CONFLICT (name) \
+         DO UPDATE SET revision = excluded.revision, compacted = excluded.compacted",
+    )
+    .bind(registry)
+    .bind(i64::try_from(changes.revision).unwrap_or(i64::MAX))
+    .bind(i64::try_from(changes.compacted).unwrap_or(i64::MAX))
+    .execute(&mut **transaction)
+    .await?;
+    Ok(())
+}
+
+fn number(row: &SqliteRow, column: usize, registry: &str) -> Result<u64, StoreError> {
+    let corrupt = |_| StoreError::Corrupt { what: "a registry's revision", name: registry.into() };
+    u64::try_from(row.get::<i64, _>(column)).map_err(corrupt)
 }
 
 fn entry(row: &SqliteRow) -> Result<StoredEntry, StoreError> {

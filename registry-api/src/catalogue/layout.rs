@@ -1,0 +1,176 @@
+//! Which registries there are, and which sources they show.
+
+use std::collections::BTreeMap;
+
+use smol_str::SmolStr;
+use waymark_catalogue::filter::Filter;
+
+use super::prepared::{Prepared, Refusal};
+use crate::DEFAULT_REGISTRY;
+
+/// Source name of the curated catalogue where no configuration names sources.
+pub const CURATED: &str = "catalogue";
+/// Source name of what publishers discover where no configuration names sources.
+pub const DISCOVERY: &str = "discovery";
+
+/// Which remotes of discovered entries a registry shows.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Remotes {
+    /// Those that clients outside the cluster reach.
+    #[default]
+    External,
+    /// Those that only clients inside the cluster reach.
+    InCluster,
+    /// Both, the external ones first.
+    Both,
+}
+
+impl Remotes {
+    /// The name in the configuration.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::External => "external",
+            Self::InCluster => "in-cluster",
+            Self::Both => "both",
+        }
+    }
+}
+
+/// What a source takes entries from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Origins {
+    /// Only what is given to it by name: a file, the managed entries.
+    Own,
+    /// All publishers; only entries made of objects in these namespaces, where any are named.
+    Publishers {
+        /// Namespaces; all where empty.
+        namespaces: Vec<SmolStr>,
+    },
+}
+
+/// A source, as far as routing its entries goes.
+#[derive(Debug, Clone)]
+pub struct SourceRule {
+    /// Where its entries come from.
+    pub origins: Origins,
+    /// Which of them it lets through.
+    pub filter: Filter,
+}
+
+/// A registry: a view over sources.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RegistryRule {
+    /// Its name.
+    pub name: SmolStr,
+    /// Its sources; of entries with one name and version the one of the first source is served.
+    pub sources: Vec<SmolStr>,
+    /// Which remotes it shows.
+    pub remotes: Remotes,
+}
+
+/// All registries and their sources.
+#[derive(Debug, Clone)]
+pub struct Layout {
+    /// Sources by name.
+    pub sources: BTreeMap<SmolStr, SourceRule>,
+    /// Registries; never empty.
+    pub registries: Vec<RegistryRule>,
+}
+
+impl Default for Layout {
+    /// One registry: the curated catalogue first, then what is discovered.
+    fn default() -> Self {
+        let rule = |origins| SourceRule { origins, filter: Filter::default() };
+        let (curated, discovery) = (SmolStr::new_static(CURATED), SmolStr::new_static(DISCOVERY));
+        Self {
+            sources: BTreeMap::from([
+                (curated.clone(), rule(Origins::Own)),
+                (discovery.clone(), rule(Origins::Publishers { namespaces: Vec::new() })),
+            ]),
+            registries: vec![RegistryRule {
+                name: SmolStr::new_static(DEFAULT_REGISTRY),
+                sources: vec![curated, discovery],
+                remotes: Remotes::External,
+            }],
+        }
+    }
+}
+
+/// Whether contributions come from a publisher: their source is `cluster/publisher`, while names of
+/// configured sources have no slash.
+pub(super) fn is_publisher(source: &str) -> bool {
+    source.contains('/')
+}
+
+impl Layout {
+    /// Name of the default registry: the one called `default`, else the first.
+    #[must_use]
+    pub fn default_registry(&self) -> SmolStr {
+        let named = self.registries.iter().find(|rule| rule.name == DEFAULT_REGISTRY);
+        named.or(self.registries.first()).map(|rule| rule.name.clone()).unwrap_or_default()
+    }
+
+    fn takes_publishers(&self, rule: &RegistryRule) -> bool {
+        let publishers = |name: &SmolStr| {
+            let source = self.sources.get(name);
+            source.is_some_and(|source| matches!(source.origins, Origins::Publishers { .. }))
+        };
+        rule.sources.iter().any(publishers)
+    }
+
+    /// Whether a registry is one that a discovered entry is meant for: the one that its labels name;
+    /// without such a label the default one, where that shows discovered entries at all, else every
+    /// one that does.
+    fn is_meant(&self, rule: &RegistryRule, entry: &Prepared) -> bool {
+        if let Some(label) = &entry.registry {
+            return rule.name == *label;
+        }
+        let default = self.default_registry();
+        let default = self.registries.iter().find(|rule| rule.name == default);
+        rule.name == default.map(|rule| rule.name.as_str()).unwrap_or_default()
+            || !default.is_some_and(|default| self.takes_publishers(default))
+    }
+
+    /// At which precedence a registry shows an entry; `None` where it does not.
+    pub(super) fn precedence(
+        &self,
+        rule: &RegistryRule,
+        source: &str,
+        entry: &Prepared,
+    ) -> Option<u32> {
+        let publisher = is_publisher(source);
+        if publisher && !self.is_meant(rule, entry) {
+            return None;
+        }
+        let takes = |name: &SmolStr| {
+            let Some(config) = self.sources.get(name) else { return false };
+            let from = match &config.origins {
+                Origins::Own => name == source,
+                Origins::Publishers { namespaces } => {
+                    let within = |namespace| namespaces.contains(namespace);
+                    publisher && (namespaces.is_empty() || entry.namespaces.iter().any(within))
+                }
+            };
+            from && (config.filter.takes_all()
+                || entry.detail().is_some_and(|d| config.filter.takes(&d)))
+        };
+        rule.sources.iter().position(takes).and_then(|at| u32::try_from(at).ok())
+    }
+
+    /// Why a discovered entry is not shown anywhere, where that is its labels' fault.
+    pub(super) fn misdirected(&self, source: &str, entry: &Prepared) -> Option<Refusal> {
+        let label = entry.registry.as_ref().filter(|_| is_publisher(source))?;
+        let rule = self.registries.iter().find(|rule| rule.name == *label);
+        if rule.is_some_and(|rule| self.takes_publishers(rule)) {
+            return None;
+        }
+        let what = if rule.is_some() { "takes no discovered entries" } else { "does not exist" };
+        Some(Refusal::new(
+            "RegistryNotFound",
+            format!(
+                "The registry {label:.100?} {what} here. Correct the label registry-name, or remove it."
+            ),
+        ))
+    }
+}

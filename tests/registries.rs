@@ -1,0 +1,487 @@
+//! Several registries over shared sources: configuration, reloads, managed entries, ToolHive's API.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+mod common;
+#[path = "common/session.rs"]
+mod session;
+
+use std::path::Path;
+
+use common::{Answer, Registry, Waymark, binary, eventually, get, names, send, server};
+use serde_json::{Value, json};
+use session::Session;
+use tokio_stream::StreamExt;
+use waymark_proto::v1::catalogue_service_client::CatalogueServiceClient;
+use waymark_proto::v1::publish_request::Message;
+use waymark_proto::v1::watch_servers_response::Event;
+use waymark_proto::v1::{Entry, ListServersRequest, ObjectReference, Remote, WatchServersRequest};
+
+const TOKEN: &str = "a-token-that-is-long-enough";
+
+fn catalogue(folder: &Path, file: &str, servers: &[(&str, &str, &str)]) {
+    let item = |(name, version, description): &(&str, &str, &str)| {
+        let server: Value = serde_json::from_slice(&server(name, version, description)).unwrap();
+        json!({ "server": server })
+    };
+    let servers: Vec<Value> = servers.iter().map(item).collect();
+    let list = json!({"servers": servers, "metadata": {"count": servers.len()}});
+    std::fs::write(folder.join(file), list.to_string()).unwrap();
+}
+
+/// Writes a configuration whose `DIR` stands for the folder.
+fn configure(folder: &Path, text: &str) {
+    let text = text.replace("DIR", folder.to_str().unwrap());
+    std::fs::write(folder.join("registry.yaml"), text).unwrap();
+}
+
+fn start(folder: &Path) -> Registry {
+    let config = folder.join("registry.yaml");
+    let data = folder.join("data");
+    Registry::start(&data, "127.0.0.1:0", &["--config", config.to_str().unwrap()])
+}
+
+const TEAMS: &str = r#"
+sources:
+- name: first
+  file: {path: "DIR/first.json"}
+- name: second
+  file: {path: "DIR/second.json"}
+  filter: {names: {exclude: ["com.example/hidden"]}}
+- name: own
+  managed: {}
+- name: k8s
+  kubernetes: {namespaces: [apps]}
+registries:
+- {name: team, sources: [first, second, k8s], remotes: both}
+- {name: default, sources: [second, first, own, k8s]}
+- {name: inner, sources: [k8s], remotes: in-cluster}
+auth: {mode: anonymous, staticTokenFile: "DIR/tokens"}
+telemetry: {enabled: false}
+"#;
+
+fn teams() -> (tempfile::TempDir, Registry) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    catalogue(
+        path,
+        "first.json",
+        &[("com.example/both", "1.0.0", "of the first"), ("com.example/one", "1.0.0", "x")],
+    );
+    catalogue(
+        path,
+        "second.json",
+        &[("com.example/both", "1.0.0", "of the second"), ("com.example/hidden", "1.0.0", "x")],
+    );
+    std::fs::write(path.join("tokens"), format!("{TOKEN},ci\n")).unwrap();
+    configure(path, TEAMS);
+    let registry = start(path);
+    (folder, registry)
+}
+
+fn at(registry: &Registry, name: &str) -> String {
+    format!("{}/registry/{name}", registry.rest)
+}
+
+fn description(rest: &str, name: &str) -> String {
+    let url = format!("{rest}/v0.1/servers/{}/versions/latest", name.replace('/', "%2F"));
+    get(&url).json()["server"]["description"].as_str().unwrap_or_default().to_owned()
+}
+
+/// A discovered entry: with remotes outside and inside of the cluster, of a namespace, for a registry.
+fn discovered(name: &str, namespace: &str, registry: &str) -> Entry {
+    Entry {
+        id: name.into(),
+        server_json: server(name, "1.0.0", "discovered").into(),
+        in_cluster_remotes: vec![Remote {
+            r#type: "sse".into(),
+            url: format!("http://{namespace}.svc.cluster.local/sse"),
+        }],
+        registry: registry.into(),
+        sources: vec![ObjectReference {
+            kind: "HTTPRoute".into(),
+            namespace: namespace.into(),
+            name: "x".into(),
+        }],
+        ..Entry::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn registries_are_views_over_sources() {
+    let (_folder, registry) = teams();
+    // The first source of each registry serves a version that two have.
+    assert_eq!(names(&at(&registry, "team"), ""), ["com.example/both", "com.example/one"]);
+    assert_eq!(description(&at(&registry, "team"), "com.example/both"), "of the first");
+    assert_eq!(description(&at(&registry, "default"), "com.example/both"), "of the second");
+    // The default one is served at the root.
+    assert_eq!(names(&registry.rest, ""), names(&at(&registry, "default"), ""));
+    assert_eq!(names(&at(&registry, "inner"), ""), [""; 0]);
+    assert_eq!(get(&format!("{}/v0.1/servers", at(&registry, "none"))).status, 404);
+
+    // Discovered entries go where their labels say, else to the default registry; only those of the
+    // configured namespaces.
+    let mut session = Session::open(&registry.grpc, "p").await;
+    session.full(&[]).await;
+    for entry in [
+        discovered("com.example/unlabelled", "apps", ""),
+        discovered("com.example/for-team", "apps", "team"),
+        discovered("com.example/for-inner", "apps", "inner"),
+        discovered("com.example/elsewhere", "other", ""),
+        discovered("com.example/lost", "apps", "nowhere"),
+    ] {
+        session.say(Message::Upsert(entry)).await;
+    }
+    session.durable().await;
+    let lost: Vec<(&str, &str)> =
+        session.rejections.iter().map(|r| (r.id.as_str(), r.code.as_str())).collect();
+    assert_eq!(lost, [("com.example/lost", "RegistryNotFound")]);
+    let found = |name: &str| {
+        let all = names(&at(&registry, name), "search=discovered");
+        all.into_iter().map(|name| name.replace("com.example/", "")).collect::<Vec<_>>()
+    };
+    assert_eq!(found("default"), ["unlabelled"]);
+    assert_eq!(found("team"), ["for-team"]);
+    assert_eq!(found("inner"), ["for-inner"]);
+    // Addresses inside the cluster never leave through an external view.
+    let urls = |registry_name: &str, name: &str| {
+        let url = format!(
+            "{}/v0.1/servers/com.example%2F{name}/versions/latest",
+            at(&registry, registry_name)
+        );
+        let remotes = get(&url).json()["server"]["remotes"].clone();
+        let url = |remote: &Value| remote["url"].as_str().unwrap().to_owned();
+        remotes.as_array().unwrap().iter().map(url).collect::<Vec<_>>()
+    };
+    let (outside, inside) =
+        ("https://1.0.0.example.com/com.example", "http://apps.svc.cluster.local/sse");
+    assert_eq!(urls("default", "unlabelled"), [format!("{outside}/unlabelled")]);
+    assert_eq!(urls("team", "for-team"), [format!("{outside}/for-team"), inside.to_owned()]);
+    assert_eq!(urls("inner", "for-inner"), [inside]);
+
+    // gRPC sees the same registries, and watches one of them.
+    let mut client = CatalogueServiceClient::connect(registry.grpc.clone()).await.unwrap();
+    let list = ListServersRequest { registry: "inner".into(), ..Default::default() };
+    let listed = client.list_servers(list).await.unwrap().into_inner();
+    assert_eq!(listed.servers.len(), 1);
+    let unknown = ListServersRequest { registry: "none".into(), ..Default::default() };
+    assert_eq!(client.list_servers(unknown).await.unwrap_err().code(), tonic::Code::NotFound);
+    let watch = WatchServersRequest { registry: "inner".into(), ..Default::default() };
+    let mut events = client.watch_servers(watch).await.unwrap().into_inner();
+    let mut token = String::new();
+    while let Some(Ok(response)) = events.next().await {
+        token = response.resume_token;
+        if matches!(response.event, Some(Event::SnapshotEnd(_))) {
+            break;
+        }
+    }
+    session.say(Message::Upsert(discovered("com.example/new-team", "apps", "team"))).await;
+    session.say(Message::Upsert(discovered("com.example/new-inner", "apps", "inner"))).await;
+    session.durable().await;
+    let next = events.next().await.unwrap().unwrap();
+    let Some(Event::Upserted(upserted)) = next.event else { panic!("{next:?}") };
+    assert_eq!(upserted.name, "com.example/new-inner");
+    // A token of one registry is none of another.
+    let other = WatchServersRequest { registry: "team".into(), resume_token: token };
+    let mut events = client.watch_servers(other).await.unwrap().into_inner();
+    let first = events.next().await.unwrap().unwrap();
+    assert!(matches!(first.event, Some(Event::SnapshotBegin(_))), "{first:?}");
+
+    // What is not served is told, and why.
+    let diagnostics = eventually("diagnostics", || {
+        let sources = get(&format!("{}/v1/sources", registry.rest)).json();
+        let second = sources["sources"].as_array().unwrap().iter().find(|s| s["name"] == "second");
+        let second = second.unwrap().clone();
+        (second["notServed"]["count"] == 1).then_some(second)
+    });
+    let shadowed = &diagnostics["notServed"]["first"][0];
+    assert_eq!(
+        (&shadowed["registry"], &shadowed["code"]),
+        (&json!("team"), &json!("EntryShadowed"))
+    );
+    assert_eq!(diagnostics["syncStatus"]["phase"], "complete");
+    let registries = get(&format!("{}/v1/registries", registry.rest)).json();
+    assert_eq!(registries["registries"][1]["name"], "inner");
+    assert_eq!(registries["registries"][1]["serverCount"], 2);
+    registry.waymark.stop();
+}
+
+fn status_of(answer: &Answer) -> (u16, String) {
+    let body = answer.json();
+    let text = body["error"].as_str().or(body["server"]["description"].as_str());
+    (answer.status, text.unwrap_or_default().to_owned())
+}
+
+#[test]
+fn managed_entries() {
+    let (folder, registry) = teams();
+    let bearer = format!("Bearer {TOKEN}");
+    let auth = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    let rest = format!("{}/v0.1", registry.rest);
+    let publish = format!("{rest}/publish");
+    let body = server("com.example/mine", "1.0.0", "one");
+    // Who may, where, and what.
+    for (url, headers, body, status, says) in [
+        (publish.clone(), &auth[1..], body.clone(), 401, "bearer token"),
+        (
+            publish.clone(),
+            &[("authorization", "Bearer wrong-token-but-long")][..],
+            body.clone(),
+            401,
+            "bearer token",
+        ),
+        (publish.clone(), &[("authorization", TOKEN)][..], body.clone(), 401, "bearer token"),
+        (
+            format!("{}/v0.1/publish", at(&registry, "team")),
+            &auth[..],
+            body.clone(),
+            501,
+            "no managed source",
+        ),
+        (
+            format!("{}/v0.1/publish", at(&registry, "none")),
+            &auth[..],
+            body.clone(),
+            404,
+            "Registry not found",
+        ),
+        (publish.clone(), &auth[..], b"{".to_vec(), 400, "not a server.json"),
+        (publish.clone(), &auth[..], server("nothing", "1.0.0", "d"), 400, "not valid"),
+        (publish.clone(), &auth[..], server("com.example/x", "^1", "d"), 400, "version"),
+        (publish.clone(), &auth[..], vec![b' '; 300_000], 413, "more than 262144 bytes"),
+        (
+            publish.clone(),
+            &auth[..],
+            server("com.example/one", "1.0.0", "d"),
+            409,
+            "published already",
+        ),
+        (publish.clone(), &auth[..], body.clone(), 200, "one"),
+        (publish.clone(), &auth[..], body, 409, "published already"),
+        (publish, &auth[..], server("com.example/mine", "2.0.0", "two"), 200, "two"),
+    ] {
+        let (got, text) = status_of(&send("POST", &url, headers, body));
+        assert!(
+            got == status && text.contains(says),
+            "{url}: {got} {text}, expected {status} {says}"
+        );
+    }
+    assert_eq!(names(&registry.rest, "search=mine"), ["com.example/mine"; 2]);
+
+    let one = format!("{rest}/servers/com.example%2Fmine/versions/1.0.0");
+    let official = |answer: &Answer| {
+        answer.json()["_meta"]["io.modelcontextprotocol.registry/official"].clone()
+    };
+    let published = official(&get(&one))["publishedAt"].clone();
+    let replaced = send("PUT", &one, &auth, server("com.example/mine", "1.0.0", "better"));
+    assert_eq!(status_of(&replaced), (200, "better".into()));
+    assert_eq!(official(&replaced)["publishedAt"], published);
+    let other = send("PUT", &one, &auth, server("com.example/mine", "3.0.0", "x"));
+    assert_eq!(other.status, 400);
+    let missing = format!("{rest}/servers/com.example%2Fone/versions/1.0.0");
+    let absent = send("PUT", &missing, &auth, server("com.example/one", "1.0.0", "x"));
+    assert_eq!(absent.status, 404, "{:?}", absent.json());
+
+    // Deprecated, with a message; the same again changes nothing.
+    let status =
+        |body: Value| send("PATCH", &format!("{one}/status"), &auth, body.to_string().into());
+    let deprecated = status(json!({"status": "deprecated", "statusMessage": "Use 2.0.0"}));
+    assert_eq!(deprecated.status, 200);
+    assert_eq!(official(&deprecated)["status"], "deprecated");
+    assert_eq!(official(&deprecated)["statusMessage"], "Use 2.0.0");
+    let again = status(json!({"status": "deprecated", "statusMessage": "Use 2.0.0"}));
+    assert_eq!(
+        status_of(&again),
+        (400, "no changes to apply: the status is deprecated already".into())
+    );
+    assert_eq!(status(json!({"status": "gone"})).status, 400);
+    assert_eq!(status(json!({"status": "active", "statusMessage": "x".repeat(501)})).status, 400);
+    // Deleted: gone from lists, there for who asks, and back again.
+    let deleted = send("DELETE", &one, &auth, vec![]);
+    assert_eq!((deleted.status, official(&deleted)["status"].clone()), (200, json!("deleted")));
+    assert_eq!(get(&one).status, 404);
+    assert_eq!(get(&format!("{one}?include_deleted=true")).status, 200);
+    assert_eq!(names(&registry.rest, "search=mine"), ["com.example/mine"]);
+    // All versions at once.
+    let all = format!("{rest}/servers/com.example%2Fmine/status");
+    let all = send("PATCH", &all, &auth, json!({"status": "active"}).to_string().into());
+    assert_eq!((all.status, all.json()["updatedCount"].clone()), (200, json!(2)));
+    assert_eq!(names(&registry.rest, "search=mine"), ["com.example/mine"; 2]);
+    let unknown = format!("{rest}/servers/com.example%2Fone/status");
+    let unknown = send("PATCH", &unknown, &auth, json!({"status": "deleted"}).to_string().into());
+    assert_eq!(unknown.status, 404);
+    send("DELETE", &one, &auth, vec![]);
+
+    // What was acknowledged survives a kill.
+    let before = get(&format!("{rest}/servers?include_deleted=true&limit=100")).body;
+    registry.waymark.kill();
+    let registry = start(folder.path());
+    let after = get(&format!("{}/v0.1/servers?include_deleted=true&limit=100", registry.rest)).body;
+    assert_eq!(String::from_utf8(after).unwrap(), String::from_utf8(before).unwrap());
+    registry.waymark.stop();
+}
+
+#[test]
+fn the_configuration_is_followed() {
+    let (folder, mut registry) = teams();
+    let path = folder.path();
+    let rest = registry.rest.clone();
+    // A change of a file of a source.
+    catalogue(
+        path,
+        "first.json",
+        &[("com.example/one", "1.0.0", "x"), ("com.example/later", "1.0.0", "x")],
+    );
+    eventually("the file", || {
+        (names(&format!("{rest}/registry/team"), "search=later").len() == 1).then_some(())
+    });
+    // One that holds nothing valid keeps its last good state, and says so.
+    std::fs::write(path.join("first.json"), r#"{"servers": [{"server": {"name": "bad"}}]}"#)
+        .unwrap();
+    registry.waymark.line(&["none of its 1 entries is valid", "first"]);
+    std::fs::remove_file(path.join("first.json")).unwrap();
+    registry.waymark.line(&["cannot read", "first.json"]);
+    assert_eq!(names(&format!("{rest}/registry/team"), "search=later").len(), 1);
+    let sources = get(&format!("{rest}/v1/sources")).json();
+    assert_eq!(sources["sources"][0]["syncStatus"]["phase"], "failed");
+    assert_eq!(sources["sources"][0]["syncStatus"]["serverCount"], 2);
+    // The same after a restart.
+    registry.waymark.kill();
+    let mut registry = start(path);
+    let rest = registry.rest.clone();
+    assert_eq!(names(&format!("{rest}/registry/team"), "search=later").len(), 1);
+
+    // A configuration with mistakes changes nothing.
+    configure(path, "sources: []\nregistries: []\n");
+    registry.waymark.line(&["the configuration stays as it was"]);
+    assert_eq!(get(&format!("{rest}/registry/team/v0.1/servers")).status, 200);
+    // Another one is taken without dropping a connection; what stays keeps its times.
+    let later = format!("{rest}/registry/team/v0.1/servers/com.example%2Flater/versions/latest");
+    let before = get(&later).json();
+    let changed = TEAMS
+        .replace(
+            "- {name: inner, sources: [k8s], remotes: in-cluster}\n",
+            "- {name: fresh, sources: [first]}\n",
+        )
+        .replace("sources: [second, first, own, k8s]", "sources: [first, own]");
+    configure(path, &changed);
+    registry.waymark.line(&["the configuration was read again"]);
+    assert_eq!(get(&format!("{rest}/registry/inner/v0.1/servers")).status, 404);
+    assert_eq!(names(&format!("{rest}/registry/fresh"), "").len(), 2);
+    assert_eq!(names(&rest, ""), ["com.example/later", "com.example/one"]);
+    assert_eq!(get(&later).json(), before);
+    // The dropped source's entry of the default registry is deleted, as clients see.
+    let gone =
+        format!("{rest}/v0.1/servers/com.example%2Fboth/versions/latest?include_deleted=true");
+    assert_eq!(
+        get(&gone).json()["_meta"]["io.modelcontextprotocol.registry/official"]["status"],
+        "deleted"
+    );
+    // At SIGHUP the token file is read again.
+    let publish = |token: &str| {
+        let auth = format!("Bearer {token}");
+        let body = server("com.example/mine", "1.0.0", "d");
+        send("POST", &format!("{rest}/v0.1/publish"), &[("authorization", &auth)], body).status
+    };
+    std::fs::write(path.join("tokens"), "another-token-of-somebody,ops\n").unwrap();
+    registry.waymark.signal("-HUP");
+    registry.waymark.line(&["the configuration was read again"]);
+    assert_eq!((publish(TOKEN), publish("another-token-of-somebody")), (401, 200));
+    registry.waymark.stop();
+}
+
+#[test]
+fn toolhives_api() {
+    let folder = tempfile::tempdir().unwrap();
+    let examples = common::EXAMPLES;
+    let data = folder.path().join("data");
+    let registry = Registry::start(&data, "127.0.0.1:0", &[]);
+    let args = [
+        "discovery",
+        "--registry",
+        &registry.grpc,
+        "--manifests",
+        examples,
+        "--assume-accepted=true",
+        "--admin-addr",
+        "off",
+    ];
+    let discovery = Waymark::start(&args);
+    let rest = format!("{}/api/v1/registry", registry.rest);
+    eventually("servers", || {
+        (get(&format!("{rest}/info")).json()["total_servers"].as_u64()? > 5).then_some(())
+    });
+    let total = get(&format!("{rest}/info")).json()["total_servers"].clone();
+    let toolhive = get(&format!("{rest}/servers")).json();
+    assert_eq!(toolhive["total"], total);
+    let first = &toolhive["servers"][0];
+    assert!(
+        first["name"].is_string() && first["url"].is_string() && first["transport"].is_string(),
+        "{first}"
+    );
+    let upstream = get(&format!("{rest}/servers?format=upstream")).json();
+    assert_eq!(
+        upstream["servers"].as_array().unwrap().len(),
+        usize::try_from(total.as_u64().unwrap()).unwrap()
+    );
+    let name = upstream["servers"][0]["server"]["name"].as_str().unwrap().to_owned();
+    let client = get(&format!("{rest}/servers?format=mcp-client")).json();
+    assert!(client["mcpServers"][&name]["url"].is_string(), "{client}");
+    let encoded = name.replace('/', "%2F");
+    assert_eq!(get(&format!("{rest}/servers/{encoded}")).json()["name"], name);
+    assert_eq!(
+        get(&format!("{rest}/servers/{encoded}?format=upstream")).json()["server"]["name"],
+        name
+    );
+    let config = get(&format!("{rest}/servers/{encoded}?format=mcp-client")).json();
+    assert_eq!(config["mcpServers"].as_object().unwrap().len(), 1);
+    let deployed = get(&format!("{rest}/servers/deployed")).json();
+    let one = &deployed["servers"][0];
+    for field in ["name", "namespace", "kind", "server", "endpoint_url"] {
+        assert!(one[field].is_string(), "{field} of {one}");
+    }
+    let own = one["name"].as_str().unwrap();
+    let found = get(&format!("{rest}/servers/deployed/{own}")).json();
+    assert_eq!(found["servers"][0]["name"], own);
+    assert_eq!(
+        get(&format!("{}/v0/servers/deployed", registry.rest)).json()["total"],
+        deployed["total"]
+    );
+    for (path, status) in [
+        ("/servers?format=xml", 400),
+        ("/servers?registry=none", 404),
+        ("/servers/nothing", 404),
+        ("/servers/deployed/nothing", 404),
+        ("/info?registry=default", 200),
+    ] {
+        assert_eq!(get(&format!("{rest}{path}")).status, status, "{path}");
+    }
+    discovery.stop();
+    registry.waymark.stop();
+}
+
+#[test]
+fn check_config_says_every_mistake() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("registry.yaml");
+    let check = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let mut command = binary();
+        command.args(["registry-api", "--check-config", "--config", file.to_str().unwrap()]);
+        let output = command.output().unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        (output.status.code(), String::from_utf8(text).unwrap())
+    };
+    let good = "sources: [{name: a, managed: {}}]\nregistries: [{name: default, sources: [a]}]\n";
+    let (code, text) = check(good);
+    assert!(code == Some(0) && text.contains("1 sources, 1 registries"), "{text}");
+    let (code, text) =
+        check("sources: [{name: A, managed: {}}]\nregistries: [{name: r, sources: [b]}]\nx: 1\n");
+    assert_eq!(code, Some(2));
+    for path in ["sources[0].name", "registries[0].sources[0]", "  x: there is no such field"] {
+        assert!(text.contains(path), "{path}: {text}");
+    }
+    let (code, text) = check("sources: [\n");
+    assert!(code == Some(2) && text.contains("registry.yaml:"), "{text}");
+    let (code, text) = check(&format!("{good}auth: {{staticTokenFile: /no/such/file}}\n"));
+    assert!(code == Some(2) && text.contains("/no/such/file"), "{text}");
+}
