@@ -10,7 +10,7 @@ use common::{Registry, publish, server, timed};
 use waymark_catalogue::meta::{Official, Status};
 use waymark_registry_api::catalogue::Key;
 use waymark_registry_api::store::{
-    Batch, ContributionChange, RegistryBatch, SqliteStore, Store, StoredEntry,
+    Batch, ContributionChange, RegistryBatch, SqliteStore, Store, StoredEntry, Transaction,
 };
 
 const ENTRIES: usize = 100_000;
@@ -77,6 +77,7 @@ async fn store_alone(store: &SqliteStore, servers: &[Vec<u8>]) {
         }
         changes.revision = revision;
         batch.registries.insert("default".into(), changes);
-        store.commit(&batch).await.unwrap();
+        let (transaction, _) = store.begin(0).await.unwrap();
+        transaction.commit(&batch).await.unwrap();
     }
 }

@@ -296,6 +296,10 @@ pub(crate) struct RegistryArgs {
     /// Keep the registry in this folder.
     #[arg(long, value_name = "DIR", default_value = "waymark-data", env = "WAYMARK_DATA")]
     pub(crate) data: PathBuf,
+    /// Keep the registry in this PostgreSQL database instead, which several replicas may share:
+    /// postgres://user@host/database?sslmode=verify-full. The password is better kept in PGPASSFILE.
+    #[arg(long, value_name = "URL", env = "WAYMARK_DATABASE_URL", hide_env_values = true)]
+    pub(crate) database_url: Option<String>,
     /// A configuration file: sources, registries, who may write. Read again when it changes and at
     /// SIGHUP. Without it there is one registry, default, of --catalogue and what is discovered.
     #[arg(long, value_name = "FILE", conflicts_with = "catalogue", env = "WAYMARK_CONFIG")]

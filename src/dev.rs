@@ -22,7 +22,7 @@ use crate::cli::DevArgs;
 use crate::curated::{Curated, read_files};
 use crate::discovery::PUBLISHER;
 use crate::output;
-use crate::registry::{Registry, load_curated};
+use crate::registry::{Place, Registry, load_curated};
 use crate::run::{settings, stop_on_signal, writer_config};
 
 /// How long the table waits for the registry to say that everything is stored.
@@ -32,8 +32,8 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
     let stop = stop_on_signal()?;
     let settings = settings(&args.manifests.rules, args.manifests.assume.assume_accepted)?;
     let config = writer_config(&args.retention);
-    let registry =
-        Registry::start(args.data.as_deref(), &args.listen, config, Layout::default()).await?;
+    let place = args.data.as_deref().map_or(Place::Memory, Place::Folder);
+    let registry = Registry::start(place, &args.listen, config, Layout::default()).await?;
     let http = registry.listening.http_address;
     let grpc = registry.listening.grpc_address.clone();
 

@@ -11,13 +11,13 @@ use tokio::task::JoinHandle;
 use waymark_discovery::source::manifest::yaml;
 use waymark_registry_api::catalogue::{CURATED, Config, DISCOVERY, Handle, Layout, Writer};
 use waymark_registry_api::config::{
-    Configuration, DEFAULT_INTERVAL, FileOrigin, Source, SourceKind,
+    Configuration, DEFAULT_INTERVAL, Database, FileOrigin, Source, SourceKind,
 };
 use waymark_registry_api::metrics::Metrics;
 use waymark_registry_api::running::{Running, Shown};
 use waymark_registry_api::server::{Listening, listen};
 use waymark_registry_api::source::Engine;
-use waymark_registry_api::store::SqliteStore;
+use waymark_registry_api::store::{PostgresStore, SqliteStore, Store};
 
 use crate::cli::{ListenArgs, RegistryArgs};
 use crate::curated::Curated;
@@ -26,6 +26,24 @@ use crate::run::{Stop, check_closed, stop_on_signal, writer_config};
 
 /// How often it is looked whether the configuration file changed.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Where a registry is kept.
+pub(crate) enum Place<'p> {
+    Folder(&'p Path),
+    Memory,
+    Database(&'p Database),
+}
+
+/// Loads a registry and starts its writer.
+async fn write<S: Store>(
+    store: S,
+    config: Config,
+    layout: Layout,
+    (end, metrics): (Stop, Arc<Metrics>),
+) -> anyhow::Result<(JoinHandle<()>, Handle)> {
+    let (writer, catalogue) = Writer::load(store, config, layout, metrics).await?;
+    Ok((tokio::spawn(writer.run(end)), catalogue))
+}
 
 /// A registry that is loaded and listens.
 pub(crate) struct Registry {
@@ -40,26 +58,36 @@ pub(crate) struct Registry {
 
 impl Registry {
     pub(crate) async fn start(
-        data: Option<&Path>,
+        place: Place<'_>,
         listen_args: &ListenArgs,
         config: Config,
         layout: Layout,
     ) -> anyhow::Result<Self> {
         check_closed(listen_args)?;
-        let store = match data {
-            Some(folder) => SqliteStore::open(folder)
-                .await
-                .with_context(|| format!("cannot open the registry in {}", folder.display()))?,
-            None => SqliteStore::in_memory().await?,
-        };
         let metrics = Arc::new(Metrics::default());
-        let (writer, catalogue) = Writer::load(store, config, layout, Arc::clone(&metrics)).await?;
+        let end = Stop::new();
+        let running = (end.clone(), Arc::clone(&metrics));
+        let (writer, catalogue) = match place {
+            Place::Folder(folder) => {
+                let store = SqliteStore::open(folder).await;
+                let store = store
+                    .with_context(|| format!("cannot open the registry in {}", folder.display()))?;
+                write(store, config, layout, running).await?
+            }
+            Place::Memory => {
+                write(SqliteStore::in_memory().await?, config, layout, running).await?
+            }
+            Place::Database(database) => {
+                let store = PostgresStore::connect(database).await;
+                let store =
+                    store.map_err(|error| anyhow::anyhow!("cannot use the database: {error}"))?;
+                write(store, config, layout, running).await?
+            }
+        };
         let listening =
             listen(listen_args.http_addr, &listen_args.grpc_addr).await.map_err(|e| {
                 anyhow::anyhow!("{e}; choose other addresses with --http-addr and --grpc-addr")
             })?;
-        let end = Stop::new();
-        let writer = tokio::spawn(writer.run(end.clone()));
         Ok(Self { catalogue, listening, shown: Shown::default(), metrics, writer, end })
     }
 
@@ -88,10 +116,13 @@ pub(crate) async fn load_curated(catalogue: &Handle, curated: Curated) -> anyhow
 }
 
 pub(crate) async fn run(args: RegistryArgs) -> anyhow::Result<ExitCode> {
-    let configuration = match &args.config {
+    let mut configuration = match &args.config {
         Some(file) => read(file)?,
         None => simple(&args.catalogue)?,
     };
+    if let Some(url) = args.database_url {
+        configuration.database = Some(Database::Url(url));
+    }
     for ignored in &configuration.ignored {
         tracing::warn!("{ignored}");
     }
@@ -107,8 +138,8 @@ pub(crate) async fn run(args: RegistryArgs) -> anyhow::Result<ExitCode> {
     }
     let stop = stop_on_signal()?;
     let config = writer_config(&args.retention);
-    let registry =
-        Registry::start(Some(&args.data), &args.listen, config, configuration.layout()).await?;
+    let place = configuration.database.as_ref().map_or(Place::Folder(&args.data), Place::Database);
+    let registry = Registry::start(place, &args.listen, config, configuration.layout()).await?;
     let catalogue = registry.catalogue.clone();
     let statuses = registry.shown.statuses.clone();
     let mut engine = Engine::new(catalogue.clone(), statuses, stop.clone());
@@ -163,7 +194,13 @@ fn simple(files: &[PathBuf]) -> anyhow::Result<Configuration> {
         rule.sources = sources.iter().map(|source| source.name.clone()).collect();
     }
     let registries = layout.registries;
-    Ok(Configuration { sources, registries, static_token_file: None, ignored: Vec::new() })
+    Ok(Configuration {
+        sources,
+        registries,
+        database: None,
+        static_token_file: None,
+        ignored: Vec::new(),
+    })
 }
 
 /// Follows the configuration file.
@@ -196,7 +233,13 @@ impl Follow {
     }
 
     async fn apply(&mut self, catalogue: &Handle) -> anyhow::Result<()> {
-        let configuration = read(&self.file)?;
+        let mut configuration = read(&self.file)?;
+        if configuration.database != self.current.database {
+            if configuration.database.is_some() {
+                tracing::warn!("another database is used after a restart only");
+            }
+            configuration.database.clone_from(&self.current.database);
+        }
         // The token file may have changed, too.
         let running = Running::of(&configuration)?;
         if configuration != self.current {

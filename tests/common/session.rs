@@ -47,6 +47,36 @@ impl Session {
         session
     }
 
+    /// The same, where nobody may be there.
+    pub async fn try_open(grpc: &str, publisher: &str) -> Option<Self> {
+        PublisherServiceClient::connect(grpc.to_owned()).await.ok()?;
+        let (grpc, publisher) = (grpc.to_owned(), publisher.to_owned());
+        // A registry that is killed meanwhile panics the helper, not the test.
+        tokio::spawn(async move { Self::open(&grpc, &publisher).await }).await.ok()
+    }
+
+    /// A full state; whether it became durable before the session ended.
+    pub async fn try_full(&mut self, entries: &[(&str, Vec<u8>)]) -> bool {
+        self.say(Message::Begin(Begin {})).await;
+        for (id, server) in entries {
+            if !self.upsert(id, server.clone()).await {
+                return false;
+            }
+        }
+        self.say(Message::End(End {})).await && self.try_durable().await
+    }
+
+    /// Waits until everything that was said is durable; `false` where the session ends before.
+    pub async fn try_durable(&mut self) -> bool {
+        while self.acknowledged < self.sequence {
+            match self.response().await {
+                Some(Ok(())) => {}
+                _ => return false,
+            }
+        }
+        true
+    }
+
     pub async fn say(&mut self, message: Message) -> bool {
         self.sequence += 1;
         let request = PublishRequest { sequence: self.sequence, message: Some(message) };

@@ -19,8 +19,9 @@ struct Cli {
 enum Task {
     /// Runs all tests: the Rust ones, and those that need other projects' real parts.
     ///
-    /// Needs Go (real parts come as pinned Go modules under tests/envtest/) and Python 3 (the
-    /// OpenAPI validator comes from PyPI); both are fetched and cached on the first run.
+    /// Needs Go (real parts come as pinned Go modules under tests/envtest/), Python 3 (the OpenAPI
+    /// checkers come from PyPI) and PostgreSQL, which is installed from Debian's packages where it is
+    /// missing. What is fetched is cached on the first run.
     Test {
         /// Leaves out what needs Go, Python or the network.
         #[arg(long, conflicts_with = "cluster")]
@@ -117,8 +118,26 @@ fn test(offline_only: bool) -> Result<()> {
             .current_dir("tests/envtest")
             .env("WAYMARK_BIN", target.join("debug/waymark")),
     )?;
+    postgresql()?;
     cluster(&target, "")?;
     openapi(&target, &target.join("venv"))
+}
+
+/// Runs the tests against a real PostgreSQL, which is installed where it is missing and may be.
+fn postgresql() -> Result<()> {
+    let debian = std::fs::read_dir("/usr/lib/postgresql").is_ok_and(|mut dir| dir.next().is_some());
+    let found = Command::new("initdb").arg("--version").output().is_ok_and(|o| o.status.success());
+    if !debian && !found {
+        println!("== PostgreSQL is missing; installing Debian's");
+        run("apt-get update", Command::new("apt-get").args(["update", "-qq"]))?;
+        let install = ["install", "-y", "-qq", "--no-install-recommends", "postgresql"];
+        run("apt-get install", Command::new("apt-get").args(install)).context(
+            "PostgreSQL is needed for the tests of its store: install it, or run with --offline-only",
+        )?;
+    }
+    let tests = ["test", "--quiet", "--workspace"];
+    let of = ["--test", "store", "--test", "replicas", "--test", "durability"];
+    run("PostgreSQL", cargo().args(tests).args(of).args(["--", "--ignored"]))
 }
 
 /// Runs the tests against a real kube-apiserver and etcd.

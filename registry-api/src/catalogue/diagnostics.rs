@@ -14,6 +14,8 @@ pub const MAX_LISTED: usize = 100;
 pub struct SourceDiagnostics {
     /// Entries that it has here.
     pub entries: usize,
+    /// Of a publisher: whether it has been away for so long that its entries are marked.
+    pub stale: bool,
     /// How many of them are not served somewhere where they would be.
     pub refused: usize,
     /// Registry (empty where none is concerned), id of the entry, and why, of the first of them.

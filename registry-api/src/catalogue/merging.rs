@@ -113,6 +113,29 @@ impl State {
         }
     }
 
+    /// Takes in a version as another process serves it.
+    pub(super) fn adopt(&mut self, served: Served) {
+        self.clock = self.clock.max(served.official.updated_at);
+        self.snapshot.insert(Arc::new(served));
+    }
+
+    /// Puts what is served back to an earlier state, and merges these names again.
+    pub(super) fn roll_back(&mut self, snapshot: Snapshot, names: impl Iterator<Item = SmolStr>) {
+        self.snapshot = snapshot;
+        self.batch = RegistryBatch::default();
+        self.touched.extend(names);
+    }
+
+    /// Forgets deletions that another process has forgotten.
+    pub(super) fn forget(&mut self, before: Timestamp, compacted: u64) {
+        let old = self.snapshot.deleted().filter(|s| s.official.updated_at < before);
+        let old: Vec<Key> = old.map(|served| served.key.clone()).collect();
+        for key in old {
+            self.snapshot.purge(&key);
+        }
+        self.snapshot.compacted = self.snapshot.compacted.max(compacted);
+    }
+
     /// What stands against a contribution.
     pub(super) fn refusal(&self, origin: &Origin) -> Option<&Refusal> {
         self.refusals.get(origin)

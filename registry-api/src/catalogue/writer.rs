@@ -13,6 +13,7 @@ use smol_str::SmolStr;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::diagnostics::{Diagnostics, MAX_LISTED, SourceDiagnostics};
 use super::handle::{
@@ -25,7 +26,9 @@ use super::prepared::{Prepared, Refusal, decode};
 use super::served::Served;
 use super::snapshot::Snapshot;
 use crate::metrics::Metrics;
-use crate::store::{Batch, ContributionChange, Store, StoreError, StoredRegistry};
+use crate::store::{
+    Batch, ContributionChange, Foreign, Owner, Store, StoreError, StoredRegistry, Transaction,
+};
 
 /// How often the diagnostics are made anew in a storm.
 const DIAGNOSE: Duration = Duration::from_millis(200);
@@ -108,6 +111,12 @@ impl View {
 /// The task's own state. See the module's documentation.
 pub struct Writer<S> {
     store: S,
+    /// Who this process is among those that share the store.
+    replica: String,
+    /// Number of the last commit that is taken in.
+    sequence: u64,
+    /// What could not be stored yet.
+    unstored: Option<Batch>,
     config: Config,
     layout: Layout,
     epoch: Arc<str>,
@@ -201,6 +210,9 @@ impl<S: Store> Writer<S> {
         };
         let mut writer = Self {
             store,
+            replica: Uuid::new_v4().to_string(),
+            sequence: stored.sequence,
+            unstored: None,
             config,
             layout,
             epoch,
@@ -219,13 +231,16 @@ impl<S: Store> Writer<S> {
             health,
             metrics,
         };
+        for owner in stored.owners {
+            writer.own(&owner);
+        }
         for (source, id, encoded) in stored.contributions {
             let corrupt = |_| StoreError::Corrupt { what: "a contribution", name: id.clone() };
             let decoded = decode(&source, &encoded).map_err(corrupt)?;
             let source: SmolStr = source.into();
             if is_publisher(&source) {
-                writer.publishers.entry(source.clone()).or_default().away_since =
-                    Some(Instant::now());
+                let publisher = writer.publishers.entry(source.clone()).or_default();
+                publisher.away_since.get_or_insert_with(Instant::now);
             } else if !writer.layout.sources.contains_key(&source) {
                 writer.forget(&source, &id.into());
                 continue;
@@ -257,36 +272,238 @@ impl<S: Store> Writer<S> {
         let mut commands = Vec::with_capacity(BATCH);
         loop {
             let mut waiting = Waiting::default();
+            let mut housekeeping = false;
             tokio::select! {
-                taken = self.commands.recv_many(&mut commands, BATCH) => {
-                    if taken == 0 {
-                        return;
-                    }
-                    for command in commands.drain(..) {
-                        self.take(command, &mut waiting);
-                    }
+                taken = self.commands.recv_many(&mut commands, BATCH) => if taken == 0 { return },
+                _ = tick.tick() => housekeeping = true,
+                () = tokio::time::sleep(DIAGNOSE), if self.undiagnosed => {
+                    self.diagnose(false);
+                    continue;
                 }
-                _ = tick.tick() => self.housekeeping(),
-                () = tokio::time::sleep(DIAGNOSE), if self.undiagnosed => {}
+                changed = self.store.changed() => {
+                    let caught_up = match changed {
+                        Ok(()) => self.catch_up().await,
+                        Err(error) => Err(error),
+                    };
+                    match caught_up {
+                        Ok(()) => self.recovered(),
+                        Err(error) => self.failed(&error),
+                    }
+                    self.show(waiting);
+                    continue;
+                }
                 () = stop.cancelled() => return,
             }
-            if !self.started {
-                // Nothing is served of it yet.
-                for (_, done) in waiting.refused {
-                    let _ = done.send(Vec::new());
-                }
-                continue;
-            }
-            let batch = self.settle();
-            if !batch.is_empty() && !self.store(&batch, &stop).await {
+            if !self.write(&mut commands, housekeeping, &mut waiting, &stop).await {
                 return;
             }
-            for view in &self.views {
-                view.show(&self.metrics);
+            if self.started {
+                self.show(waiting);
             }
-            // Refusals alone change nothing that is stored.
-            let changed = self.tell(waiting);
-            self.diagnose(changed);
+        }
+    }
+
+    /// Shows what is durable, and tells who waits for it.
+    fn show(&mut self, waiting: Waiting) {
+        for view in &self.views {
+            view.show(&self.metrics);
+        }
+        // Refusals alone change nothing that is stored.
+        let changed = self.tell(waiting);
+        self.diagnose(changed);
+    }
+
+    /// Carries out commands and stores what they change, trying again for as long as it takes;
+    /// `false` where `stop` came first.
+    async fn write(
+        &mut self,
+        commands: &mut Vec<Command>,
+        mut housekeeping: bool,
+        waiting: &mut Waiting,
+        stop: &CancellationToken,
+    ) -> bool {
+        let mut pause = FIRST_RETRY;
+        loop {
+            match self.attempt(commands, &mut housekeeping, waiting).await {
+                Ok(()) => {
+                    self.recovered();
+                    return true;
+                }
+                Err(error) => self.failed(&error),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_RETRY),
+                () = stop.cancelled() => return false,
+            }
+        }
+    }
+
+    async fn attempt(
+        &mut self,
+        commands: &mut Vec<Command>,
+        housekeeping: &mut bool,
+        waiting: &mut Waiting,
+    ) -> Result<(), StoreError> {
+        let started = Instant::now();
+        // What others wrote is taken in before, so that commands meet the state that they change.
+        let (transaction, foreign) = self.store.begin(self.sequence).await?;
+        self.adopt(foreign);
+        if std::mem::take(housekeeping) {
+            self.housekeeping();
+            self.undiagnosed = true;
+        }
+        for command in commands.drain(..) {
+            self.take(command, waiting);
+        }
+        if !self.started {
+            // Nothing is served of it yet.
+            for (_, done) in waiting.refused.drain(..) {
+                let _ = done.send(Vec::new());
+            }
+            return Ok(());
+        }
+        let batch = match self.unstored.take() {
+            Some(batch) => batch,
+            None => self.settle(),
+        };
+        if batch.is_empty() {
+            return Ok(());
+        }
+        match transaction.commit(&batch).await {
+            Ok(sequence) => {
+                self.sequence = sequence;
+                self.metrics.stored(batch.entries(), started.elapsed());
+                Ok(())
+            }
+            Err(error) => {
+                self.unstored = Some(batch);
+                Err(error)
+            }
+        }
+    }
+
+    fn recovered(&self) {
+        self.health.send_if_modified(|health| health.store_error.take().is_some());
+    }
+
+    fn failed(&self, error: &StoreError) {
+        let text = error.to_string();
+        if self.health.borrow().store_error.as_ref() != Some(&text) {
+            tracing::error!(
+                "{text}; what was there is served, and nothing is acknowledged until it can be stored"
+            );
+        }
+        self.metrics.store_failed();
+        self.health.send_modify(|health| health.store_error = Some(text));
+    }
+
+    /// Takes in what others have written.
+    async fn catch_up(&mut self) -> Result<(), StoreError> {
+        let foreign = self.store.foreign(self.sequence).await?;
+        self.adopt(foreign);
+        Ok(())
+    }
+
+    fn adopt(&mut self, foreign: Foreign) {
+        if foreign.sequence == self.sequence && !foreign.reset {
+            return;
+        }
+        self.sequence = foreign.sequence;
+        if let Some(batch) = self.unstored.take() {
+            // It was merged without knowing of this.
+            for view in &mut self.views {
+                let changes = batch.registries.get(view.rule.name.as_str());
+                let names = changes.into_iter().flat_map(|changes| {
+                    let entries = changes.entries.iter().map(|entry| entry.key.name.clone());
+                    entries.chain(changes.purged.iter().map(|key| key.name.clone()))
+                });
+                view.state.roll_back((*view.shown.snapshot()).clone(), names);
+            }
+            self.batch.contributions = batch.contributions;
+            self.batch.dropped = batch.dropped;
+            self.batch.owners = batch.owners;
+        }
+        let before = Timestamp::now().checked_sub(self.config.deleted_retention);
+        for view in &mut self.views {
+            let registry = foreign.registries.get(view.rule.name.as_str());
+            if foreign.reset {
+                let kept = registry.map_or((0, 0), |r| (r.revision, r.compacted));
+                let epoch = epoch_of(&self.epoch, &view.rule.name);
+                let names = view.state.snapshot.live().map(|s| s.key.name.clone());
+                let names: Vec<SmolStr> = names.collect();
+                let snapshot = Snapshot::new(epoch, kept.0, kept.1);
+                view.state.roll_back(snapshot, names.into_iter());
+            }
+            let Some(registry) = registry else { continue };
+            for e in &registry.entries {
+                let official = e.official.clone();
+                let served = Served::new(e.key.clone(), &e.server, official, e.revision, e.stale);
+                view.state.adopt(served);
+            }
+            if let Ok(before) = before
+                && registry.compacted > view.state.snapshot.compacted
+            {
+                view.state.forget(before, registry.compacted);
+            }
+        }
+        if foreign.reset {
+            let kept: HashSet<(&str, &str)> =
+                foreign.contributions.iter().map(|c| (&*c.source, &*c.id)).collect();
+            let known = self.contributions.iter();
+            let gone: Vec<Origin> = known
+                .flat_map(|(source, of)| of.keys().map(move |id| (source.clone(), id.clone())))
+                .filter(|(source, id)| !kept.contains(&(source.as_str(), id.as_str())))
+                .collect();
+            for (source, id) in gone {
+                self.drop_contribution(&source, &id);
+            }
+        }
+        for change in foreign.contributions {
+            let (source, id) = (SmolStr::from(change.source), SmolStr::from(change.id));
+            let decoded = change.entry.map(|encoded| decode(&source, &encoded));
+            match decoded {
+                Some(Ok(Ok(prepared))) => self.insert(&source, prepared, true),
+                Some(Ok(Err(refusal))) => {
+                    tracing::warn!(%source, entry = %id, "another replica has taken what this one does not: {}", refusal.message);
+                }
+                Some(Err(error)) => {
+                    tracing::error!(%source, entry = %id, %error, "a contribution cannot be read");
+                }
+                None => {
+                    self.drop_contribution(&source, &id);
+                }
+            }
+        }
+        for owner in foreign.owners {
+            self.own(&owner);
+        }
+    }
+
+    /// Takes in which replica has the session of a publisher.
+    fn own(&mut self, owner: &Owner) {
+        if owner.owner == self.replica {
+            return;
+        }
+        let away = Timestamp::now().duration_since(owner.seen);
+        let away = Duration::try_from(away).unwrap_or_default();
+        let now = Instant::now();
+        let publisher = self.publishers.entry(SmolStr::from(owner.source.as_str())).or_default();
+        publisher.away_since = Some(now.checked_sub(away).unwrap_or(now));
+        publisher.full = None;
+        if let Some((_, old)) = publisher.session.take() {
+            let _ = old.try_send(PublishOutcome::Ended(SessionEnd::Superseded));
+        }
+        if away < self.config.stale_after {
+            self.set_stale(&SmolStr::from(owner.source.as_str()), false);
+        }
+    }
+
+    /// Says that the session of a publisher is here.
+    fn claim(&mut self, source: &SmolStr) {
+        if S::SHARED {
+            let (source, owner) = (source.to_string(), self.replica.clone());
+            self.batch.owners.retain(|owner| owner.source != source);
+            self.batch.owners.push(Owner { source, owner, seen: Timestamp::now() });
         }
     }
 
@@ -307,6 +524,7 @@ impl<S: Store> Writer<S> {
             Command::Open { source, session, outcomes } => {
                 self.set_stale(&source, false);
                 let entries = self.count(&source);
+                let claimed = source.clone();
                 let publisher = self.publishers.entry(source).or_default();
                 publisher.entries = entries;
                 publisher.sequence = 0;
@@ -316,6 +534,7 @@ impl<S: Store> Writer<S> {
                     // Where it does not listen any more it is over anyway.
                     let _ = old.try_send(PublishOutcome::Ended(SessionEnd::Superseded));
                 }
+                self.claim(&claimed);
             }
             Command::Publish { source, session, sequence, operations } => {
                 let Some(mut publisher) = self.publishers.remove(&source) else {
@@ -416,6 +635,13 @@ impl<S: Store> Writer<S> {
     }
 
     fn remove(&mut self, source: &SmolStr, id: &SmolStr) {
+        if self.drop_contribution(source, id) {
+            self.forget(source, id);
+        }
+    }
+
+    /// Takes a contribution out; tells whether it was there.
+    fn drop_contribution(&mut self, source: &SmolStr, id: &SmolStr) -> bool {
         let origin = (source.clone(), id.clone());
         self.retell.insert(origin.clone());
         self.refusals.remove(&origin);
@@ -423,9 +649,7 @@ impl<S: Store> Writer<S> {
             view.state.remove(source, id);
         }
         let of = self.contributions.get_mut(source);
-        if of.is_some_and(|of| of.remove(id).is_some()) {
-            self.forget(source, id);
-        }
+        of.is_some_and(|of| of.remove(id).is_some())
     }
 
     /// Takes a contribution out of the store.
@@ -556,6 +780,11 @@ impl<S: Store> Writer<S> {
     }
 
     fn housekeeping(&mut self) {
+        let here = self.publishers.iter().filter(|(_, publisher)| publisher.session.is_some());
+        let here: Vec<SmolStr> = here.map(|(source, _)| source.clone()).collect();
+        for source in here {
+            self.claim(&source);
+        }
         let (mut gone, mut stale) = (Vec::new(), Vec::new());
         for (source, publisher) in &self.publishers {
             let Some(away) = publisher.away_since.map(|since| since.elapsed()) else {
@@ -581,30 +810,6 @@ impl<S: Store> Writer<S> {
         if let Ok(before) = Timestamp::now().checked_sub(self.config.deleted_retention) {
             for view in &mut self.views {
                 view.state.purge(before);
-            }
-        }
-    }
-
-    /// Stores a batch, trying again for as long as it takes; `false` where `stop` came first.
-    async fn store(&self, batch: &Batch, stop: &CancellationToken) -> bool {
-        let mut pause = FIRST_RETRY;
-        loop {
-            let started = Instant::now();
-            match self.store.commit(batch).await {
-                Ok(()) => {
-                    self.metrics.stored(batch.entries(), started.elapsed());
-                    self.health.send_if_modified(|health| health.store_error.take().is_some());
-                    return true;
-                }
-                Err(error) => {
-                    tracing::error!(%error, "the store cannot be written; nothing is acknowledged until it can");
-                    self.metrics.store_failed();
-                    self.health.send_modify(|h| h.store_error = Some(error.to_string()));
-                }
-            }
-            tokio::select! {
-                () = tokio::time::sleep(pause) => pause = (pause * 2).min(LONGEST_RETRY),
-                () = stop.cancelled() => return false,
             }
         }
     }
@@ -675,7 +880,11 @@ impl<S: Store> Writer<S> {
         self.diagnosed = Instant::now();
         let mut sources: BTreeMap<SmolStr, SourceDiagnostics> = BTreeMap::new();
         for (source, of) in &self.contributions {
-            sources.entry(source.clone()).or_default().entries = of.len();
+            let publisher = self.publishers.get(source);
+            let away = publisher.and_then(|publisher| publisher.away_since);
+            let stale = away.is_some_and(|since| since.elapsed() > self.config.stale_after);
+            let of = SourceDiagnostics { entries: of.len(), stale, ..Default::default() };
+            sources.insert(source.clone(), of);
         }
         let shared =
             self.refusals.iter().map(|(origin, refusal)| (SmolStr::default(), origin, refusal));

@@ -68,6 +68,44 @@ pub struct Source {
     pub filter: FilterConfig,
 }
 
+/// Where a PostgreSQL database is.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Database {
+    /// `postgres://user:password@host:port/database?sslmode=verify-full`, as libpq has it.
+    Url(String),
+    /// In parts.
+    Parts(DatabaseParts),
+}
+
+/// A PostgreSQL database in parts.
+#[derive(Clone, PartialEq, Eq)]
+pub struct DatabaseParts {
+    /// Host.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// User.
+    pub user: String,
+    /// Password.
+    pub password: Option<String>,
+    /// A file that holds it.
+    pub password_file: Option<PathBuf>,
+    /// Name of the database.
+    pub database: String,
+    /// `disable`, `prefer`, `require`, `verify-ca` or `verify-full`.
+    pub ssl_mode: Option<String>,
+}
+
+impl std::fmt::Debug for Database {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Both may hold a password.
+        match self {
+            Self::Url(_) => f.write_str("Url"),
+            Self::Parts(parts) => write!(f, "{}:{}/{}", parts.host, parts.port, parts.database),
+        }
+    }
+}
+
 /// A whole configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Configuration {
@@ -75,6 +113,8 @@ pub struct Configuration {
     pub sources: Vec<Source>,
     /// The registries; never empty.
     pub registries: Vec<RegistryRule>,
+    /// The database; where none is given, the registry is kept in a folder.
+    pub database: Option<Database>,
     /// A file of tokens whose bearers may write managed entries: `token,name` a line.
     pub static_token_file: Option<PathBuf>,
     /// Parts that are passed over, and why.
@@ -99,17 +139,12 @@ impl Configuration {
                 ignored.push(Fault { path: part.into(), message });
             }
         }
-        if root.contains_key("database") {
-            reader.fault(
-                "database",
-                "PostgreSQL is not supported yet; remove it: the registry is kept in --data",
-            );
-        }
+        let database = root.get("database").and_then(|database| reader.database(database));
         let sources = reader.sources(root.get("sources"));
         let registries = reader.registries(root.get("registries"), &sources);
         let static_token_file = root.get("auth").and_then(|auth| reader.auth(auth));
         if reader.faults.is_empty() {
-            Ok(Self { sources, registries, static_token_file, ignored })
+            Ok(Self { sources, registries, database, static_token_file, ignored })
         } else {
             Err(reader.faults)
         }
@@ -330,6 +365,57 @@ impl Reader {
         })
     }
 
+    fn database(&mut self, value: &Value) -> Option<Database> {
+        const MODES: [&str; 6] =
+            ["disable", "allow", "prefer", "require", "verify-ca", "verify-full"];
+        // Those without a meaning here are of ToolHive's pool and of its migrations.
+        let known = [
+            "host",
+            "port",
+            "user",
+            "password",
+            "passwordFile",
+            "database",
+            "sslMode",
+            "migrationUser",
+            "migrationPassword",
+            "maxOpenConns",
+            "maxIdleConns",
+            "connMaxLifetime",
+            "maxMetaSize",
+        ];
+        let path = "database";
+        let object = self.object(value, path, &known)?;
+        let host = self.required(object, "host", path).map(str::to_owned);
+        let user = self.required(object, "user", path).map(str::to_owned);
+        let database = self.required(object, "database", path).map(str::to_owned);
+        let port = match object.get("port") {
+            None => Some(5432),
+            Some(port) => port.as_u64().and_then(|port| u16::try_from(port).ok()),
+        };
+        if port.is_none() {
+            self.fault("database.port", "must be a number from 1 to 65535");
+        }
+        let mut text = |key: &str| {
+            let value = object.get(key)?;
+            self.text(value, &join(path, key)).map(str::to_owned)
+        };
+        let (password, password_file) = (text("password"), text("passwordFile"));
+        let ssl_mode = text("sslMode");
+        if ssl_mode.as_ref().is_some_and(|mode| !MODES.contains(&mode.as_str())) {
+            self.fault("database.sslMode", format!("must be one of {}", MODES.join(", ")));
+        }
+        Some(Database::Parts(DatabaseParts {
+            host: host?,
+            port: port?,
+            user: user?,
+            password,
+            password_file: password_file.map(PathBuf::from),
+            database: database?,
+            ssl_mode,
+        }))
+    }
+
     fn auth(&mut self, value: &Value) -> Option<PathBuf> {
         let known = ["mode", "staticTokenFile", "publicPaths", "oauth", "authz"];
         let object = self.object(value, "auth", &known)?;
@@ -395,6 +481,7 @@ mod tests {
                 {"name": "default", "sources": ["cat"], "claims": {}},
             ],
             "auth": {"mode": "anonymous", "staticTokenFile": "/etc/tokens"},
+            "database": {"host": "db", "user": "app", "database": "registry", "password": "secret"},
             "telemetry": {"enabled": true},
         }))
         .unwrap();
@@ -404,6 +491,7 @@ mod tests {
         assert_eq!(config.registries[0].remotes, Remotes::Both);
         assert_eq!(config.static_token_file, Some("/etc/tokens".into()));
         assert_eq!(config.ignored[0].path, "telemetry");
+        assert_eq!(format!("{:?}", config.database), "Some(db:5432/registry)");
         let layout = config.layout();
         assert_eq!(layout.default_registry(), "default");
         let expected = Origins::Publishers { namespaces: vec!["a".into(), "b".into()] };
@@ -428,14 +516,17 @@ mod tests {
                 {"name": "r", "sources": ["m", "m", "unknown"], "remotes": "all"},
                 {"sources": []},
             ],
-            "database": {"host": "x"},
+            "database": {"host": "x", "port": 0.5, "sslMode": "maybe"},
             "auth": {"mode": "oauth"},
         }))
         .unwrap_err();
         let paths: Vec<&str> = faults.iter().map(|fault| fault.path.as_str()).collect();
         for path in [
             "source",
-            "database",
+            "database.user",
+            "database.database",
+            "database.port",
+            "database.sslMode",
             "sources[0].name",
             "sources[0].file",
             "sources[1]",

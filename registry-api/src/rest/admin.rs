@@ -76,7 +76,9 @@ pub(super) async fn sources(State(api): State<Api>) -> Response {
     let publishers = diagnostics.sources.iter().filter(|(name, _)| name.contains('/'));
     let publishers: BTreeMap<&str, Value> = publishers
         .map(|(name, of)| {
-            (name.as_str(), json!({"serverCount": of.entries, "notServed": refused(of)}))
+            let about =
+                json!({"serverCount": of.entries, "stale": of.stale, "notServed": refused(of)});
+            (name.as_str(), about)
         })
         .collect();
     let body = json!({"sources": all.collect::<Vec<Value>>(), "publishers": publishers});

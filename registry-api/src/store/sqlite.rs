@@ -12,7 +12,9 @@ use sqlx::{Row, Sqlite, Transaction};
 use uuid::Uuid;
 use waymark_catalogue::meta::{Official, Status};
 
-use super::{Batch, RegistryBatch, Store, StoreError, Stored, StoredEntry, StoredRegistry};
+use super::{
+    Batch, Foreign, RegistryBatch, Store, StoreError, Stored, StoredEntry, StoredRegistry,
+};
 use crate::catalogue::Key;
 
 /// Name of the database file inside the data folder.
@@ -78,7 +80,26 @@ async fn set(
     Ok(())
 }
 
+/// The right to write: there is one writer only.
+#[derive(Debug)]
+pub struct SqliteTransaction(SqliteStore);
+
 impl Store for SqliteStore {
+    const SHARED: bool = false;
+    type Transaction = SqliteTransaction;
+
+    async fn begin(&self, _: u64) -> Result<(SqliteTransaction, Foreign), StoreError> {
+        Ok((SqliteTransaction(self.clone()), Foreign::default()))
+    }
+
+    async fn foreign(&self, _: u64) -> Result<Foreign, StoreError> {
+        Ok(Foreign::default())
+    }
+
+    async fn changed(&self) -> Result<(), StoreError> {
+        std::future::pending().await
+    }
+
     async fn load(&self) -> Result<Stored, StoreError> {
         let epoch = match self.fact("epoch").await? {
             Some(epoch) => epoch,
@@ -115,11 +136,14 @@ impl Store for SqliteStore {
             epoch,
             registries,
             contributions: contributions.iter().map(contribution).collect(),
+            ..Stored::default()
         })
     }
+}
 
-    async fn commit(&self, batch: &Batch) -> Result<(), StoreError> {
-        let mut transaction = self.pool.begin().await?;
+impl super::Transaction for SqliteTransaction {
+    async fn commit(self, batch: &Batch) -> Result<u64, StoreError> {
+        let mut transaction = self.0.pool.begin().await?;
         for change in &batch.contributions {
             let query = match &change.entry {
                 Some(entry) => sqlx::query(
@@ -146,7 +170,7 @@ impl Store for SqliteStore {
             write(&mut transaction, registry, changes).await?;
         }
         transaction.commit().await?;
-        Ok(())
+        Ok(0)
     }
 }
 
