@@ -258,6 +258,9 @@ pub(crate) struct ListenArgs {
     /// address nor a socket.
     #[arg(long)]
     pub(crate) allow_unauthenticated_publish: bool,
+    /// Most gRPC watches that are open from one address at a time.
+    #[arg(long, value_name = "N", default_value_t = 100)]
+    pub(crate) max_watches_per_client: usize,
 }
 
 #[derive(Debug, Args)]

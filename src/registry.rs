@@ -51,6 +51,7 @@ pub(crate) struct Registry {
     pub(crate) listening: Listening,
     pub(crate) shown: Shown,
     metrics: Arc<Metrics>,
+    watches_per_client: usize,
     writer: JoinHandle<()>,
     /// Stops the writer, after all that feeds it.
     end: Stop,
@@ -88,12 +89,21 @@ impl Registry {
             listen(listen_args.http_addr, &listen_args.grpc_addr).await.map_err(|e| {
                 anyhow::anyhow!("{e}; choose other addresses with --http-addr and --grpc-addr")
             })?;
-        Ok(Self { catalogue, listening, shown: Shown::default(), metrics, writer, end })
+        Ok(Self {
+            catalogue,
+            listening,
+            shown: Shown::default(),
+            metrics,
+            watches_per_client: listen_args.max_watches_per_client,
+            writer,
+            end,
+        })
     }
 
     /// Serves until `stop`, lets requests end, and stops the writer.
     pub(crate) async fn serve(self, stop: Stop) -> anyhow::Result<()> {
-        let served = self.listening.serve(self.catalogue, self.metrics, self.shown, stop).await;
+        let Self { listening, catalogue, metrics, shown, watches_per_client, .. } = self;
+        let served = listening.serve(catalogue, metrics, shown, watches_per_client, stop).await;
         self.end.cancel();
         self.writer.await.context("the writer failed")?;
         Ok(served?)

@@ -181,7 +181,8 @@ async fn registries_are_views_over_sources() {
     let Some(Event::Upserted(upserted)) = next.event else { panic!("{next:?}") };
     assert_eq!(upserted.name, "com.example/new-inner");
     // A token of one registry is none of another.
-    let other = WatchServersRequest { registry: "team".into(), resume_token: token };
+    let other =
+        WatchServersRequest { registry: "team".into(), resume_token: token, ..Default::default() };
     let mut events = client.watch_servers(other).await.unwrap().into_inner();
     let first = events.next().await.unwrap().unwrap();
     assert!(matches!(first.event, Some(Event::SnapshotBegin(_))), "{first:?}");
@@ -456,6 +457,147 @@ fn toolhives_api() {
         assert_eq!(get(&format!("{rest}{path}")).status, status, "{path}");
     }
     discovery.stop();
+    registry.waymark.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn masks_and_limits() {
+    let folder = tempfile::tempdir().unwrap();
+    catalogue(folder.path(), "a.json", &[("com.example/one", "1.0.0", "x")]);
+    let file = folder.path().join("a.json");
+    let args = ["--catalogue", file.to_str().unwrap(), "--max-watches-per-client", "3"];
+    let registry = Registry::start(&folder.path().join("data"), "127.0.0.1:0", &args);
+    let mut client = CatalogueServiceClient::connect(registry.grpc.clone()).await.unwrap();
+    let mask = |paths: &[&str]| {
+        let paths = paths.iter().map(|path| (*path).to_owned()).collect();
+        Some(prost_types::FieldMask { paths })
+    };
+    let list = |paths: &[&str]| ListServersRequest { read_mask: mask(paths), ..Default::default() };
+    let listed = client.list_servers(list(&["name", "revision"])).await.unwrap().into_inner();
+    let one = &listed.servers[0];
+    assert_eq!(one.name, "com.example/one");
+    assert!(one.server_json.is_empty() && one.version.is_empty() && one.official.is_none());
+    assert!(one.revision > 0);
+    let status = client.list_servers(list(&["nothing"])).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::InvalidArgument);
+    assert!(status.message().contains("server_json"), "{status}");
+    // As many watches as are allowed, and a place is free again when one ends.
+    let request = || WatchServersRequest { read_mask: mask(&["official"]), ..Default::default() };
+    let mut open = Vec::new();
+    for _ in 0..3 {
+        open.push(client.watch_servers(request()).await.unwrap().into_inner());
+    }
+    let status = client.watch_servers(request()).await.unwrap_err();
+    assert_eq!(status.code(), tonic::Code::ResourceExhausted);
+    let mut first = open.remove(0);
+    first.next().await.unwrap().unwrap();
+    let Some(Event::Upserted(upserted)) = first.next().await.unwrap().unwrap().event else {
+        panic!()
+    };
+    assert_eq!((upserted.name.as_str(), upserted.version.as_str()), ("com.example/one", "1.0.0"));
+    assert!(upserted.official.is_some() && upserted.server_json.is_empty());
+    drop(first);
+    let deadline = std::time::Instant::now() + common::PATIENCE;
+    while client.watch_servers(request()).await.is_err() {
+        assert!(std::time::Instant::now() < deadline, "the place is not free again");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    // REST: headers and bodies.
+    let long = "x".repeat(17 * 1024);
+    let url = format!("{}/v0.1/servers", registry.rest);
+    let answer = send("GET", &url, &[("x-long", &long)], vec![]);
+    assert_eq!((answer.status, answer.json()["error"].is_string()), (431, true));
+    let answer = send("GET", &url, &[("x-long", &long[..1024])], vec![]);
+    assert_eq!(answer.status, 200);
+    drop(open);
+    registry.waymark.stop();
+}
+
+/// Entries in the shapes that public registries hold: long texts, any script, packages of every type,
+/// many versions, headers with variables.
+fn public_shapes(count: usize) -> Value {
+    let words =
+        ["search", "Wetter", "天気予報", "погода", "🚀 deploy", "données", "طقس", "mail & files"];
+    let server = |n: usize| {
+        let word = words[n % words.len()];
+        let mut server = json!({
+            "$schema": "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json",
+            "name": format!("io.github.author-{}/server_{}.{}", n % 977, n % 1400, n % 3),
+            "title": format!("{word} {n}"),
+            "description": format!("{word}: {}", "ü".repeat(n % 80)),
+            "version": format!("{}.{}.{}-rc.{}+build.{n}", n / 1400, n % 7, n % 11, n % 2),
+            "websiteUrl": "https://example.com/ü?q=1",
+            "repository": {"url": format!("https://github.com/author/{n}"), "source": "github", "id": n.to_string()},
+            "icons": [{"src": "https://example.com/icon.svg", "mimeType": "image/svg+xml", "sizes": ["any"]}],
+            "_meta": {"io.modelcontextprotocol.registry/publisher-provided": {"tool": {"deep": [1, {"x": null}]}}},
+        });
+        let kind = ["npm", "pypi", "oci", "nuget", "mcpb"][n % 5];
+        if !n.is_multiple_of(3) {
+            server["packages"] = json!([{
+                "registryType": kind, "identifier": if kind == "mcpb" {
+                    "https://example.com/x.mcpb".to_owned() } else { format!("pkg-{n}") },
+                "version": "1.0.0",
+                "fileSha256": (kind == "mcpb").then(|| "ab".repeat(32)),
+                "transport": {"type": "stdio"},
+                "runtimeArguments": [{"type": "named", "name": "--x", "value": "{v}", "variables": {"v": {"isRequired": true}}}],
+                "environmentVariables": [{"name": "TOKEN", "isSecret": true, "description": "a token"}],
+            }]);
+            if kind != "mcpb" {
+                server["packages"][0].as_object_mut().unwrap().remove("fileSha256");
+            }
+        } else {
+            server["remotes"] = json!([
+                {"type": "streamable-http", "url": format!("https://mcp-{n}.example.com/mcp"),
+                 "headers": [{"name": "Authorization", "value": "Bearer {token}", "isSecret": true,
+                              "variables": {"token": {"isSecret": true}}}]},
+                {"type": "sse", "url": format!("https://mcp-{n}.example.com/sse")},
+            ]);
+        }
+        json!({ "server": server })
+    };
+    json!({"servers": (0..count).map(server).collect::<Vec<Value>>(), "metadata": {"count": count}})
+}
+
+#[test]
+fn thousands_of_real_shapes_come_out_as_they_went_in() {
+    let folder = tempfile::tempdir().unwrap();
+    let list = public_shapes(5000);
+    let file = folder.path().join("public.json");
+    std::fs::write(&file, list.to_string()).unwrap();
+    let data = folder.path().join("data");
+    let args = ["--catalogue", file.to_str().unwrap()];
+    let registry = Registry::start(&data, "127.0.0.1:0", &args);
+    let sources = get(&format!("{}/v1/sources", registry.rest)).json();
+    assert_eq!(
+        sources["sources"][0]["rejected"]["count"], 0,
+        "{:#}",
+        sources["sources"][0]["rejected"]["first"]
+    );
+    let mut wanted: std::collections::BTreeMap<(String, String), Value> = Default::default();
+    for entry in list["servers"].as_array().unwrap() {
+        let text = |field: &str| entry["server"][field].as_str().unwrap().to_owned();
+        wanted.entry((text("name"), text("version"))).or_insert_with(|| entry["server"].clone());
+    }
+    let (mut cursor, mut found) = (String::new(), 0);
+    loop {
+        let page = get(&format!("{}/v0.1/servers?limit=100&cursor={cursor}", registry.rest)).json();
+        for entry in page["servers"].as_array().unwrap() {
+            let text = |field: &str| entry["server"][field].as_str().unwrap().to_owned();
+            assert_eq!(entry["server"], wanted[&(text("name"), text("version"))]);
+            found += 1;
+        }
+        match page["metadata"]["nextCursor"].as_str() {
+            Some(next) => next.clone_into(&mut cursor),
+            None => break,
+        }
+    }
+    assert_eq!(found, wanted.len());
+    assert!(found > 4000, "{found}");
+    // Found by a text in any script.
+    let page =
+        get(&format!("{}/v0.1/servers?search=%E5%A4%A9%E6%B0%97&version=latest", registry.rest))
+            .json();
+    assert_eq!(page["metadata"]["count"], 30);
     registry.waymark.stop();
 }
 

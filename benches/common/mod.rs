@@ -66,9 +66,14 @@ pub struct Registry {
 
 impl Registry {
     pub fn start(data: &Path) -> Self {
+        Self::start_with(data, &[])
+    }
+
+    pub fn start_with(data: &Path, more: &[&str]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_waymark"))
             .args(["registry-api", "--log-format", "json", "--http-addr", "127.0.0.1:0"])
             .args(["--grpc-addr", "127.0.0.1:0", "--data", data.to_str().unwrap()])
+            .args(more)
             .env("RUST_LOG", "waymark=info")
             .stderr(Stdio::piped())
             .spawn()

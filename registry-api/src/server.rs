@@ -137,6 +137,7 @@ impl Listening {
         catalogue: Handle,
         metrics: Arc<Metrics>,
         shown: Shown,
+        watches_per_client: usize,
         stop: CancellationToken,
     ) -> Result<(), ServerError> {
         let api = Api::new(catalogue.clone(), Arc::clone(&metrics), shown);
@@ -157,7 +158,7 @@ impl Listening {
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
         let receiver = Receiver::new(catalogue.clone(), Arc::clone(&metrics), stop.clone());
-        let consumer = Consumer::new(catalogue, metrics, stop.clone());
+        let consumer = Consumer::new(catalogue, metrics, watches_per_client, stop.clone());
         let router = Server::builder()
             .http2_keepalive_interval(Some(KEEP_ALIVE))
             .tcp_nodelay(true)

@@ -159,6 +159,36 @@ async fn sqlite_in_memory_is_gone_when_it_is_closed() {
 }
 
 #[tokio::test]
+async fn an_older_database_is_brought_up_to_date() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("waymark.db");
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&file).create_if_missing(true);
+    let pool = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    // As the first version left it: one registry, without a name.
+    let all = sqlx::migrate!("./migrations/sqlite");
+    let first = sqlx::migrate::Migrator {
+        migrations: all.migrations.iter().take(1).cloned().collect::<Vec<_>>().into(),
+        ..sqlx::migrate::Migrator::DEFAULT
+    };
+    first.run(&pool).await.unwrap();
+    for statement in [
+        "INSERT INTO facts VALUES ('epoch', 'e'), ('revision', '7'), ('compacted', '3')",
+        "INSERT INTO contributions VALUES ('c/p', '1', x'00')",
+        "INSERT INTO entries VALUES ('a.b/c', '1.0.0', '{}', 'active', 1, NULL, 2, 3, 1, 0, 7)",
+    ] {
+        sqlx::query(statement).execute(&pool).await.unwrap();
+    }
+    pool.close().await;
+    let stored = SqliteStore::open(folder.path()).await.unwrap().load().await.unwrap();
+    assert_eq!(stored.epoch, "e");
+    assert_eq!(stored.contributions, [("c/p".to_owned(), "1".to_owned(), vec![0])]);
+    let registry = &stored.registries["default"];
+    assert_eq!((registry.revision, registry.compacted, registry.entries.len()), (7, 3, 1));
+    let entry = &registry.entries[0];
+    assert_eq!((entry.key.name.as_str(), entry.official.updated_at.as_microsecond()), ("a.b/c", 3));
+}
+
+#[tokio::test]
 async fn a_folder_that_cannot_be_used_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");

@@ -32,14 +32,14 @@ enum Task {
     },
     /// Runs all benchmarks and prints their figures.
     Bench {
-        /// Only these: index, rest, publish, cluster.
+        /// Only these: index, rest, publish, load, cluster.
         names: Vec<String>,
     },
     /// Checks formatting, lints, documentation, and licences where cargo-deny is installed.
     Lint,
 }
 
-const BENCHES: [&str; 4] = ["index", "rest", "publish", "cluster"];
+const BENCHES: [&str; 5] = ["index", "rest", "publish", "load", "cluster"];
 
 fn main() -> ExitCode {
     match work(Cli::parse().task) {
@@ -123,8 +123,8 @@ fn test(offline_only: bool) -> Result<()> {
     openapi(&target, &target.join("venv"))
 }
 
-/// Runs the tests against a real PostgreSQL, which is installed where it is missing and may be.
-fn postgresql() -> Result<()> {
+/// Installs PostgreSQL where it is missing and may be.
+fn install_postgresql() -> Result<()> {
     let debian = std::fs::read_dir("/usr/lib/postgresql").is_ok_and(|mut dir| dir.next().is_some());
     let found = Command::new("initdb").arg("--version").output().is_ok_and(|o| o.status.success());
     if !debian && !found {
@@ -135,6 +135,12 @@ fn postgresql() -> Result<()> {
             "PostgreSQL is needed for the tests of its store: install it, or run with --offline-only",
         )?;
     }
+    Ok(())
+}
+
+/// Runs the tests against a real PostgreSQL.
+fn postgresql() -> Result<()> {
+    install_postgresql()?;
     let tests = ["test", "--quiet", "--workspace"];
     let of = ["--test", "store", "--test", "replicas", "--test", "durability"];
     run("PostgreSQL", cargo().args(tests).args(of).args(["--", "--ignored"]))
@@ -299,8 +305,13 @@ fn bench(names: &[String]) -> Result<()> {
         if !BENCHES.contains(&name.as_str()) {
             bail!("there is no benchmark {name}; there are: {}", BENCHES.join(", "));
         }
-        if name == "rest" {
-            tools(&["nginx", "wrk"])?;
+        match name.as_str() {
+            "rest" => tools(&["nginx", "wrk"])?,
+            "load" => {
+                tools(&["wrk"])?;
+                install_postgresql()?;
+            }
+            _ => {}
         }
         let mut command = cargo();
         command.args(["bench", "--quiet", "--bench", name]);

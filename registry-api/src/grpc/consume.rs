@@ -16,7 +16,8 @@ use waymark_proto::v1::{
     WatchServersResponse,
 };
 
-use super::server;
+use super::mask::Mask;
+use super::watches::{Watch, Watches};
 use crate::catalogue::{Cursor, Handle, Query, QueryError, Registry, Served, Snapshot};
 use crate::metrics::Metrics;
 
@@ -25,14 +26,21 @@ use crate::metrics::Metrics;
 pub struct Consumer {
     catalogue: Handle,
     metrics: Arc<Metrics>,
+    watches: Watches,
     stop: CancellationToken,
 }
 
 impl Consumer {
-    /// A service over `catalogue`; its watches end at `stop`.
+    /// A service over `catalogue`; its watches end at `stop`. A client, known by its address, may
+    /// have `watches` of them at a time.
     #[must_use]
-    pub fn new(catalogue: Handle, metrics: Arc<Metrics>, stop: CancellationToken) -> Self {
-        Self { catalogue, metrics, stop }
+    pub fn new(
+        catalogue: Handle,
+        metrics: Arc<Metrics>,
+        watches: usize,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { catalogue, metrics, watches: Watches::new(watches), stop }
     }
 
     fn counted<T>(&self, method: &'static str, result: Result<T, Status>) -> Result<T, Status> {
@@ -46,11 +54,12 @@ impl Consumer {
     }
 
     fn list(&self, request: &ListServersRequest) -> Result<ListServersResponse, Status> {
+        let mask = Mask::of(request.read_mask.as_ref())?;
         let snapshot = self.registry(&request.registry)?.snapshot();
         let page =
             snapshot.list(&query(request).map_err(|e| Status::invalid_argument(e.to_string()))?);
         Ok(ListServersResponse {
-            servers: page.items.iter().map(|served| server(served)).collect(),
+            servers: page.items.iter().map(|served| mask.server(served)).collect(),
             next_page_token: page.next.map(|cursor| cursor.encode()).unwrap_or_default(),
             revision: snapshot.revision,
         })
@@ -66,7 +75,8 @@ impl Consumer {
                 .get(&request.name, version)
                 .filter(|served| request.include_deleted || !served.is_deleted()),
         };
-        found.map(|served| server(served)).ok_or_else(|| Status::not_found("server not found"))
+        let mask = Mask::of(request.read_mask.as_ref())?;
+        found.map(|served| mask.server(served)).ok_or_else(|| Status::not_found("server not found"))
     }
 
     fn versions(&self, request: &ListVersionsRequest) -> Result<ListVersionsResponse, Status> {
@@ -76,7 +86,8 @@ impl Consumer {
         if versions.is_empty() {
             return Err(Status::not_found("server not found"));
         }
-        Ok(ListVersionsResponse { versions: versions.iter().map(|v| server(v)).collect() })
+        let mask = Mask::of(request.read_mask.as_ref())?;
+        Ok(ListVersionsResponse { versions: versions.iter().map(|v| mask.server(v)).collect() })
     }
 }
 
@@ -135,15 +146,17 @@ impl CatalogueService for Consumer {
         &self,
         request: Request<WatchServersRequest>,
     ) -> Result<Response<Events>, Status> {
+        let client = request.remote_addr().map(|address| address.ip());
         let request = request.into_inner();
         let checked = self.registry(&request.registry).and_then(|registry| {
             if request.resume_token.len() > 256 {
                 return Err(Status::invalid_argument("resume_token is none of this service's"));
             }
-            Ok(registry)
+            let mask = Mask::of(request.read_mask.as_ref())?.with_key();
+            Ok((registry, mask, self.watches.open(client)?))
         });
-        let registry = self.counted("WatchServers", checked)?;
-        Ok(Response::new(Box::pin(self.watch(registry, request.resume_token))))
+        let (registry, mask, watch) = self.counted("WatchServers", checked)?;
+        Ok(Response::new(Box::pin(self.watch(registry, request.resume_token, mask, watch))))
     }
 }
 
@@ -155,13 +168,15 @@ impl Consumer {
         &self,
         registry: Arc<Registry>,
         resume_token: String,
+        mask: Mask,
+        watch: Watch,
     ) -> impl Stream<Item = Result<WatchServersResponse, Status>> + Send + use<> {
         let catalogue = self.catalogue.clone();
         let mut revisions = registry.revisions();
         let stop = self.stop.clone();
         let watching = self.metrics.watcher();
         async_stream::stream! {
-            let _watching = watching;
+            let _watching = (watching, watch);
             revisions.mark_unchanged();
             let snapshot = registry.snapshot();
             let mut seen = match resumable(&resume_token, &snapshot) {
@@ -169,13 +184,13 @@ impl Consumer {
                 None => {
                     yield Ok(response(Event::SnapshotBegin(SnapshotBegin {}), String::new()));
                     for served in snapshot.live() {
-                        yield Ok(response(Event::Upserted(server(served)), String::new()));
+                        yield Ok(response(Event::Upserted(mask.server(served)), String::new()));
                     }
                     snapshot.revision
                 }
             };
             for served in snapshot.since(seen) {
-                yield Ok(response(change(served), token(&snapshot, served.revision)));
+                yield Ok(response(change(served, mask), token(&snapshot, served.revision)));
             }
             seen = seen.max(snapshot.revision);
             yield Ok(response(Event::SnapshotEnd(SnapshotEnd {}), token(&snapshot, seen)));
@@ -192,12 +207,12 @@ impl Consumer {
                     // Deletions that this client has not seen are forgotten.
                     yield Ok(response(Event::SnapshotBegin(SnapshotBegin {}), String::new()));
                     for served in snapshot.live() {
-                        yield Ok(response(Event::Upserted(server(served)), String::new()));
+                        yield Ok(response(Event::Upserted(mask.server(served)), String::new()));
                     }
                     yield Ok(response(Event::SnapshotEnd(SnapshotEnd {}), token(&snapshot, snapshot.revision)));
                 } else {
                     for served in snapshot.since(seen) {
-                        yield Ok(response(change(served), token(&snapshot, served.revision)));
+                        yield Ok(response(change(served, mask), token(&snapshot, served.revision)));
                     }
                 }
                 seen = seen.max(snapshot.revision);
@@ -219,14 +234,14 @@ fn token(snapshot: &Snapshot, revision: u64) -> String {
     format!("{}:{revision}", snapshot.epoch)
 }
 
-fn change(served: &Served) -> Event {
+fn change(served: &Served, mask: Mask) -> Event {
     if served.is_deleted() {
         Event::Removed(Removed {
             name: served.key.name.to_string(),
             version: served.key.version.to_string(),
         })
     } else {
-        Event::Upserted(server(served))
+        Event::Upserted(mask.server(served))
     }
 }
 

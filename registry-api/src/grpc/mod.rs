@@ -1,7 +1,9 @@
 //! The gRPC services.
 
 mod consume;
+mod mask;
 mod publish;
+mod watches;
 
 pub use consume::Consumer;
 pub use publish::Receiver;

@@ -33,6 +33,9 @@ pub enum ApiError {
     /// The body is too large: 413.
     #[error("The body has more than {0} bytes")]
     TooLarge(usize),
+    /// The headers are too large: 431.
+    #[error("The headers have more than {0} bytes")]
+    HeadersTooLarge(usize),
     /// The registry cannot do it now: 503.
     #[error("{0}")]
     Unavailable(String),
@@ -73,6 +76,7 @@ impl IntoResponse for ApiError {
             Self::Unauthorized => StatusCode::UNAUTHORIZED,
             Self::NotImplemented(_) => StatusCode::NOT_IMPLEMENTED,
             Self::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::HeadersTooLarge(_) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Unavailable(_) => StatusCode::SERVICE_UNAVAILABLE,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,

@@ -38,6 +38,8 @@ pub const OPENAPI: &str = include_str!("../../openapi.yaml");
 
 /// Smaller answers are not worth compressing.
 const COMPRESS_FROM: u64 = 1024;
+/// Most bytes of all headers of a request.
+const MAX_HEADERS: usize = 16 * 1024;
 /// How long browsers may remember what CORS allows.
 const CORS_MAX_AGE: Duration = Duration::from_secs(3600);
 
@@ -123,8 +125,13 @@ impl Api {
     }
 }
 
-/// Refuses bodies that are larger than an entry may be.
+/// Refuses headers that are too large, and bodies that are larger than an entry may be.
 async fn bounded(request: Request, next: Next) -> Response {
+    let headers = request.headers().iter();
+    let size: usize = headers.map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if size > MAX_HEADERS {
+        return ApiError::HeadersTooLarge(MAX_HEADERS).into_response();
+    }
     let (parts, body) = request.into_parts();
     if body.is_end_stream() {
         return next.run(Request::from_parts(parts, body)).await;
