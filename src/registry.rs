@@ -152,7 +152,8 @@ pub(crate) async fn run(args: RegistryArgs) -> anyhow::Result<ExitCode> {
     let registry = Registry::start(place, &args.listen, config, configuration.layout()).await?;
     let catalogue = registry.catalogue.clone();
     let statuses = registry.shown.statuses.clone();
-    let mut engine = Engine::new(catalogue.clone(), statuses, stop.clone());
+    let metrics = Arc::clone(&registry.metrics);
+    let mut engine = Engine::new(catalogue.clone(), statuses, metrics, stop.clone());
     engine.apply(&running.sources).await;
     registry.shown.running.store(Arc::new(running));
     catalogue.start().await?;

@@ -345,6 +345,14 @@ fn the_configuration_is_followed() {
     let sources = get(&format!("{rest}/v1/sources")).json();
     assert_eq!(sources["sources"][0]["syncStatus"]["phase"], "failed");
     assert_eq!(sources["sources"][0]["syncStatus"]["serverCount"], 2);
+    let metrics = String::from_utf8(get(&format!("{rest}/metrics")).body).unwrap();
+    for line in [
+        "waymark_source_entries{source=\"first\"} 2",
+        "waymark_source_entries_rejected{source=\"first\"} 1",
+        "mcpregistry_sync_errors_total{source=\"second\"} 0",
+    ] {
+        assert!(metrics.lines().any(|l| l == line), "no {line} in\n{metrics}");
+    }
     // The same after a restart.
     registry.waymark.kill();
     let mut registry = start(path);
@@ -387,6 +395,30 @@ fn the_configuration_is_followed() {
     registry.waymark.signal("-HUP");
     registry.waymark.line(&["the configuration was read again"]);
     assert_eq!((publish(TOKEN), publish("another-token-of-somebody")), (401, 200));
+    registry.waymark.stop();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_goes_on_over_a_new_configuration() {
+    let (folder, mut registry) = teams();
+    let mut client = CatalogueServiceClient::connect(registry.grpc.clone()).await.unwrap();
+    let mut events =
+        client.watch_servers(WatchServersRequest::default()).await.unwrap().into_inner();
+    while let Some(Ok(response)) = events.next().await {
+        if matches!(response.event, Some(Event::SnapshotEnd(_))) {
+            break;
+        }
+    }
+    let changed = TEAMS.replace("sources: [second, first, own, k8s]", "sources: [first, own]");
+    configure(folder.path(), &changed);
+    tokio::task::block_in_place(|| registry.waymark.line(&["the configuration was read again"]));
+    // Of the second source's entries one is gone, and the other is the first source's now; the one
+    // that the second shadowed is not another.
+    let next = events.next().await.unwrap().unwrap();
+    let Some(Event::Upserted(both)) = next.event else { panic!("{next:?}") };
+    assert_eq!(both.name, "com.example/both");
+    assert!(String::from_utf8_lossy(&both.server_json).contains("of the first"));
+    drop(events);
     registry.waymark.stop();
 }
 

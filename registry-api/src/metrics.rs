@@ -33,6 +33,12 @@ struct RegistryLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct SourceLabels {
+    /// Names of sources are the admin's, and few.
+    source: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RefusalLabels {
     code: &'static str,
 }
@@ -52,6 +58,11 @@ pub struct Metrics {
     store_errors: Counter,
     refused: Family<RefusalLabels, Counter>,
     watchers: Gauge,
+    syncs: Family<SourceLabels, Counter>,
+    sync_errors: Family<SourceLabels, Counter>,
+    sync_duration: Histogram,
+    source_entries: Family<SourceLabels, Gauge>,
+    source_rejected: Family<SourceLabels, Gauge>,
 }
 
 impl Default for Metrics {
@@ -70,6 +81,11 @@ impl Default for Metrics {
             store_errors: Counter::default(),
             refused: Family::default(),
             watchers: Gauge::default(),
+            syncs: Family::default(),
+            sync_errors: Family::default(),
+            sync_duration: seconds(),
+            source_entries: Family::default(),
+            source_rejected: Family::default(),
         };
         let r = &mut metrics.registry;
         r.register("http_requests", "HTTP requests answered", metrics.requests.clone());
@@ -117,6 +133,24 @@ impl Default for Metrics {
             metrics.refused.clone(),
         );
         r.register("waymark_watchers", "Open watches of the catalogue", metrics.watchers.clone());
+        r.register("mcpregistry_sync", "Attempts to read a source", metrics.syncs.clone());
+        r.register("mcpregistry_sync_errors", "Attempts that failed", metrics.sync_errors.clone());
+        r.register_with_unit(
+            "mcpregistry_sync_duration",
+            "Time of an attempt",
+            Unit::Seconds,
+            metrics.sync_duration.clone(),
+        );
+        r.register(
+            "waymark_source_entries",
+            "Good entries of a source when it was last read well",
+            metrics.source_entries.clone(),
+        );
+        r.register(
+            "waymark_source_entries_rejected",
+            "Entries of a source that were not taken when it was last read",
+            metrics.source_rejected.clone(),
+        );
         metrics
     }
 }
@@ -185,6 +219,34 @@ impl Metrics {
 
     pub(crate) fn refused(&self, code: &'static str) {
         self.refused.get_or_create(&RefusalLabels { code }).inc();
+    }
+
+    /// Counts an attempt to read a source.
+    pub(crate) fn synced(&self, source: &str, took: Duration, good: bool) {
+        let labels = SourceLabels { source: source.to_owned() };
+        self.syncs.get_or_create(&labels).inc();
+        // There from the first attempt on, so that an alert need not care whether it is.
+        self.sync_errors.get_or_create(&labels).inc_by(u64::from(!good));
+        self.sync_duration.observe(took.as_secs_f64());
+    }
+
+    /// Notes how many entries of a source were taken and how many not.
+    pub(crate) fn source(&self, source: &str, entries: usize, rejected: usize) {
+        let labels = SourceLabels { source: source.to_owned() };
+        let set = |family: &Family<SourceLabels, Gauge>, n: usize| {
+            family.get_or_create(&labels).set(i64::try_from(n).unwrap_or(i64::MAX));
+        };
+        if entries > 0 || rejected == 0 {
+            set(&self.source_entries, entries);
+        }
+        set(&self.source_rejected, rejected);
+    }
+
+    /// Forgets a source that is gone.
+    pub(crate) fn forget_source(&self, source: &str) {
+        let labels = SourceLabels { source: source.to_owned() };
+        self.source_entries.remove(&labels);
+        self.source_rejected.remove(&labels);
     }
 
     pub(crate) fn watcher(&self) -> Watching {

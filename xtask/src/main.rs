@@ -200,14 +200,15 @@ fn openapi(target: &Path, venv: &Path) -> Result<()> {
         "the OpenAPI checkers",
         Command::new(&python)
             .args(["-m", "pip", "install", "-q", "--disable-pip-version-check"])
-            .args(["-r", "tests/requirements.txt"]),
+            .args(["-r", "tests/requirements.txt"])
+            .args(["-r", "examples/clients/python/requirements.txt"]),
     )?;
     run(
         "OpenAPI 3.1",
         Command::new(&python).args(["-m", "openapi_spec_validator", "registry-api/openapi.yaml"]),
     )?;
     let data = tempfile()?;
-    let done = conformance(&venv.join("bin/schemathesis"), target, &data);
+    let done = conformance(venv, target, &data);
     let _ = std::fs::remove_dir_all(&data);
     done
 }
@@ -229,9 +230,57 @@ impl Drop for Running {
     }
 }
 
+/// Runs the example clients: each sees the same servers.
+fn clients(venv: &Path, grpc: &str) -> Result<()> {
+    let python = venv.join("bin/python");
+    let go = "examples/clients/go";
+    run(
+        "code of the Go client",
+        Command::new("./generate.sh")
+            .current_dir(go)
+            .env("PROTOC", format!("{} -m grpc_tools.protoc", python.display())),
+    )?;
+    let output = |command: &mut Command| -> Result<String> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        let output = command.output().with_context(|| format!("cannot start {program}"))?;
+        if !output.status.success() {
+            bail!("{program} failed: {}", String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    };
+    let address = format!("http://{grpc}");
+    let rust = ["run", "--quiet", "--example", "catalogue-client", "--", &*address, "once"];
+    println!("== the example clients");
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    let mut last = String::new();
+    let expected = loop {
+        let seen = output(cargo().args(rust))?;
+        // Until discovery has published all of its examples.
+        if seen.contains("com.example.tools/github") && seen == last {
+            break seen;
+        }
+        last.clone_from(&seen);
+        if std::time::Instant::now() > deadline {
+            bail!("nothing was published: {seen}");
+        }
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    };
+    let script = "examples/clients/python/client.py";
+    let others = [
+        ("Python", output(Command::new(&python).args([script, grpc, "once"]))?),
+        ("Go", output(Command::new("go").args(["run", ".", grpc, "once"]).current_dir(go))?),
+    ];
+    for (language, seen) in others {
+        if seen != expected || !seen.ends_with("complete\n") {
+            bail!("the {language} client sees\n{seen}\nand the Rust client\n{expected}");
+        }
+    }
+    Ok(())
+}
+
 /// Sends generated requests, good and bad ones, to a registry, and checks its answers against the
 /// OpenAPI document that it serves.
-fn conformance(schemathesis: &Path, target: &Path, folder: &Path) -> Result<()> {
+fn conformance(venv: &Path, target: &Path, folder: &Path) -> Result<()> {
     const TOKEN: &str = "a-token-for-conformance";
     let write = |name: &str, text: &str| {
         let file = folder.join(name);
@@ -285,10 +334,11 @@ fn conformance(schemathesis: &Path, target: &Path, folder: &Path) -> Result<()> 
         }
         std::thread::sleep(std::time::Duration::from_millis(50));
     }
+    clients(venv, &grpc)?;
     let url = format!("http://{http}");
     run(
         "the API against its OpenAPI document",
-        Command::new(schemathesis)
+        Command::new(venv.join("bin/schemathesis"))
             .args(["run", &format!("{url}/openapi.yaml"), "--url", &url])
             .args(["--header", &format!("Authorization: Bearer {TOKEN}")])
             // A cursor is opaque and a server.json has rules that no JSON schema says: what fits the

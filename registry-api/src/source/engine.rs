@@ -1,6 +1,7 @@
 //! Runs the sources that a configuration names, and others when it changes.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use smol_str::SmolStr;
 use tokio::task::JoinSet;
@@ -9,11 +10,13 @@ use tokio_util::sync::CancellationToken;
 use super::{FileSource, Statuses, Sync};
 use crate::catalogue::Handle;
 use crate::config::{Source, SourceKind};
+use crate::metrics::Metrics;
 
 /// Runs sources.
 pub struct Engine {
     catalogue: Handle,
     statuses: Statuses,
+    metrics: Arc<Metrics>,
     stop: CancellationToken,
     running: BTreeMap<SmolStr, (Source, CancellationToken)>,
 }
@@ -21,8 +24,13 @@ pub struct Engine {
 impl Engine {
     /// Runs none yet; all end at `stop`.
     #[must_use]
-    pub fn new(catalogue: Handle, statuses: Statuses, stop: CancellationToken) -> Self {
-        Self { catalogue, statuses, stop, running: BTreeMap::new() }
+    pub fn new(
+        catalogue: Handle,
+        statuses: Statuses,
+        metrics: Arc<Metrics>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { catalogue, statuses, metrics, stop, running: BTreeMap::new() }
     }
 
     /// Runs these sources: starts those that are new or changed, stops those that are gone. Returns
@@ -34,6 +42,7 @@ impl Engine {
                 stop.cancel();
                 if !sources.iter().any(|source| source.name == *name) {
                     self.statuses.forget(name);
+                    self.metrics.forget_source(name);
                 }
             }
             kept
@@ -51,6 +60,7 @@ impl Engine {
                 source.interval,
                 self.catalogue.clone(),
                 self.statuses.clone(),
+                Arc::clone(&self.metrics),
             );
             self.running.insert(source.name.clone(), (source.clone(), stop.clone()));
             starting.spawn(async move {

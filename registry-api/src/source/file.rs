@@ -70,3 +70,32 @@ impl Source for FileSource {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_cannot_be_a_catalogue() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("catalogue.json");
+        let source = FileSource::new(FileOrigin::Path(path.clone()));
+        let why = async || source.fetch().await.unwrap_err().to_string();
+        assert!(why().await.contains("cannot read"), "{}", why().await);
+        // A hole in a file takes no room.
+        std::fs::File::create(&path).unwrap().set_len(MAX_BYTES + 1).unwrap();
+        assert!(why().await.contains("67108864 at most"), "{}", why().await);
+        for (text, says) in [
+            ("", "no known"),
+            ("[1, 2]", "no known"),
+            ("{\"servers\": ", "neither JSON"),
+            ("\u{0}\u{1}", "neither JSON"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = why().await;
+            assert!(error.contains(says) || error.contains("format"), "{text:?}: {error}");
+        }
+        std::fs::write(&path, "servers: []\nmetadata: {count: 0}\n").unwrap();
+        assert!(source.fetch().await.unwrap().entries.is_empty());
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use smol_str::SmolStr;
@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Fetched, Rejected, Source};
 use crate::catalogue::Handle;
+use crate::metrics::Metrics;
 
 /// Rejected entries that are kept for the diagnostics.
 const MAX_REJECTED: usize = 100;
@@ -89,6 +90,7 @@ pub struct Sync<S> {
     interval: Duration,
     catalogue: Handle,
     statuses: Statuses,
+    metrics: Arc<Metrics>,
     /// Fingerprint of what was handed on last, and whether it held anything.
     last: Option<(u64, bool)>,
 }
@@ -102,17 +104,19 @@ impl<S: Source> Sync<S> {
         interval: Duration,
         catalogue: Handle,
         statuses: Statuses,
+        metrics: Arc<Metrics>,
     ) -> Self {
-        Self { name, source, interval, catalogue, statuses, last: None }
+        Self { name, source, interval, catalogue, statuses, metrics, last: None }
     }
 
     /// Reads the source once and hands on what changed.
     pub async fn once(&mut self) {
-        let now = Timestamp::now();
+        let (now, started) = (Timestamp::now(), Instant::now());
         let failure = match self.source.fetch().await {
             Ok(fetched) => self.take(fetched).await.err(),
             Err(error) => Some(error.to_string()),
         };
+        self.metrics.synced(&self.name, started.elapsed(), failure.is_none());
         if let Some(message) = &failure {
             tracing::warn!(source = %self.name, "{message}; what it had before stays");
         }
@@ -149,6 +153,7 @@ impl<S: Source> Sync<S> {
             status.rejected = total;
             status.listed = rejected;
         });
+        self.metrics.source(&self.name, entries.len(), total);
         if !filled && total > 0 {
             return Err(format!("none of its {total} entries is valid"));
         }
