@@ -111,24 +111,33 @@ pub(super) async fn replace(
     served(&target.registry, name, version)
 }
 
+/// Sets the status of one version.
+async fn set(
+    api: &Api,
+    target: &Target,
+    source: SmolStr,
+    (status, message): (Status, Option<String>),
+) -> Result<Response<Body>, ApiError> {
+    let (name, version) = (target.name()?.clone(), target.version()?.clone());
+    let edit =
+        Edit::SetStatus { name: name.clone(), version: Some(version.clone()), status, message };
+    match api.0.catalogue.edit(source, edit).await {
+        Ok(()) => served(&target.registry, &name, &version),
+        // Deleted is deleted.
+        Err(EditError::NoChange(_)) if status == Status::Deleted => {
+            served(&target.registry, &name, &version)
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 pub(super) async fn delete(
     State(api): State<Api>,
     target: Target,
     headers: HeaderMap,
 ) -> Result<Response<Body>, ApiError> {
     let source = managed(&api, &target.registry, &headers)?;
-    let (name, version) = (target.name()?.clone(), target.version()?.clone());
-    let edit = Edit::SetStatus {
-        name: name.clone(),
-        version: Some(version.clone()),
-        status: Status::Deleted,
-        message: None,
-    };
-    match api.0.catalogue.edit(source, edit).await {
-        // Deleted is deleted.
-        Ok(()) | Err(EditError::NoChange(_)) => served(&target.registry, &name, &version),
-        Err(error) => Err(error.into()),
-    }
+    set(&api, &target, source, (Status::Deleted, None)).await
 }
 
 #[derive(Deserialize)]
@@ -160,12 +169,7 @@ pub(super) async fn status(
     body: Bytes,
 ) -> Result<Response<Body>, ApiError> {
     let source = managed(&api, &target.registry, &headers)?;
-    let (name, version) = (target.name()?.clone(), target.version()?.clone());
-    let (status, message) = update(&body)?;
-    let edit =
-        Edit::SetStatus { name: name.clone(), version: Some(version.clone()), status, message };
-    api.0.catalogue.edit(source, edit).await?;
-    served(&target.registry, &name, &version)
+    set(&api, &target, source, update(&body)?).await
 }
 
 pub(super) async fn all_statuses(

@@ -1,6 +1,7 @@
 //! Where the catalogue survives restarts.
 
 mod postgres;
+mod row;
 mod sqlite;
 
 use std::collections::BTreeMap;

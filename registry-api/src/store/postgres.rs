@@ -14,8 +14,9 @@ use sqlx::postgres::{PgConnectOptions, PgListener, PgPool, PgPoolOptions, PgRow,
 use sqlx::{Connection, PgConnection, Postgres, Row};
 use tokio::sync::Notify;
 use uuid::Uuid;
-use waymark_catalogue::meta::{Official, Status};
+use waymark_catalogue::meta::Official;
 
+use super::row::ServedRow;
 use super::{
     Batch, ContributionChange, Foreign, Owner, RegistryBatch, Store, StoreError, Stored,
     StoredEntry, StoredRegistry, Transaction,
@@ -200,10 +201,11 @@ async fn since(
         };
         foreign.registries.insert(row.get("name"), registry);
     }
-    let rows = sqlx::query("SELECT * FROM served WHERE sequence > $1 ORDER BY revision");
-    for row in rows.bind(from).fetch_all(&mut *connection).await? {
-        let registry = foreign.registries.entry(row.get("registry")).or_default();
-        registry.entries.push(entry(&row)?);
+    let rows = sqlx::query_as("SELECT * FROM served WHERE sequence > $1 ORDER BY revision");
+    let rows: Vec<ServedRow> = rows.bind(from).fetch_all(&mut *connection).await?;
+    for row in rows {
+        let registry = foreign.registries.entry(row.registry.clone()).or_default();
+        registry.entries.push(row.entry()?);
     }
     let rows = sqlx::query("SELECT source, id, entry FROM contributions WHERE sequence > $1");
     for row in rows.bind(from).fetch_all(&mut *connection).await? {
@@ -221,28 +223,6 @@ async fn since(
         foreign.owners.push(Owner { source, owner: row.get(1), seen });
     }
     Ok(foreign)
-}
-
-fn entry(row: &PgRow) -> Result<StoredEntry, StoreError> {
-    let name: String = row.get("name");
-    let corrupt = || StoreError::Corrupt { what: "an entry", name: name.clone() };
-    let time = |column: &str| {
-        Timestamp::from_microsecond(row.get::<i64, _>(column)).map_err(|_| corrupt())
-    };
-    Ok(StoredEntry {
-        key: Key { name: name.as_str().into(), version: row.get::<String, _>("version").into() },
-        server: row.get("server"),
-        official: Official {
-            status: Status::parse(row.get("status")).ok_or_else(corrupt)?,
-            status_changed_at: time("status_changed_at")?,
-            status_message: row.get("status_message"),
-            published_at: time("published_at")?,
-            updated_at: time("updated_at")?,
-            is_latest: row.get("is_latest"),
-        },
-        stale: row.get("stale"),
-        revision: number(row, "revision")?,
-    })
 }
 
 impl Store for PostgresStore {

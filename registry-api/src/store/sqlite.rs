@@ -3,19 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use jiff::Timestamp;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
 };
 use sqlx::{Row, Sqlite, Transaction};
 use uuid::Uuid;
-use waymark_catalogue::meta::{Official, Status};
 
-use super::{
-    Batch, Foreign, RegistryBatch, Store, StoreError, Stored, StoredEntry, StoredRegistry,
-};
-use crate::catalogue::Key;
+use super::row::ServedRow;
+use super::{Batch, Foreign, RegistryBatch, Store, StoreError, Stored, StoredRegistry};
 
 /// Name of the database file inside the data folder.
 const FILE: &str = "waymark.db";
@@ -122,12 +118,10 @@ impl Store for SqliteStore {
             };
             registries.insert(name, stored);
         }
-        let rows = sqlx::query(
-            "SELECT registry, name, version, server, status, status_changed_at, status_message, \
-             published_at, updated_at, is_latest, stale, revision FROM served",
-        );
-        for row in rows.fetch_all(&self.pool).await? {
-            registries.entry(row.get("registry")).or_default().entries.push(entry(&row)?);
+        let rows: Vec<ServedRow> =
+            sqlx::query_as("SELECT * FROM served").fetch_all(&self.pool).await?;
+        for row in rows {
+            registries.entry(row.registry.clone()).or_default().entries.push(row.entry()?);
         }
         let contributions = sqlx::query("SELECT source, id, entry FROM contributions");
         let contributions = contributions.fetch_all(&self.pool).await?;
@@ -230,26 +224,4 @@ async fn write(
 fn number(row: &SqliteRow, column: usize, registry: &str) -> Result<u64, StoreError> {
     let corrupt = |_| StoreError::Corrupt { what: "a registry's revision", name: registry.into() };
     u64::try_from(row.get::<i64, _>(column)).map_err(corrupt)
-}
-
-fn entry(row: &SqliteRow) -> Result<StoredEntry, StoreError> {
-    let name: String = row.get("name");
-    let corrupt = || StoreError::Corrupt { what: "an entry", name: name.clone() };
-    let time = |column: &str| {
-        Timestamp::from_microsecond(row.get::<i64, _>(column)).map_err(|_| corrupt())
-    };
-    Ok(StoredEntry {
-        key: Key { name: name.as_str().into(), version: row.get::<String, _>("version").into() },
-        server: row.get("server"),
-        official: Official {
-            status: Status::parse(row.get("status")).ok_or_else(corrupt)?,
-            status_changed_at: time("status_changed_at")?,
-            status_message: row.get("status_message"),
-            published_at: time("published_at")?,
-            updated_at: time("updated_at")?,
-            is_latest: row.get("is_latest"),
-        },
-        stale: row.get("stale"),
-        revision: u64::try_from(row.get::<i64, _>("revision")).map_err(|_| corrupt())?,
-    })
 }
