@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use tokio::sync::watch;
 use waymark_discovery::explanation::Outcome;
-use waymark_discovery::publisher::SharedIndex;
+use waymark_discovery::shared::SharedIndex;
 use waymark_discovery::source::cluster::{Cluster, Watches};
 use waymark_discovery::source::manifest::Manifests;
 use waymark_discovery::{Index, Key, Kind};

@@ -16,7 +16,8 @@ use crate::explanation::Outcome;
 use crate::lease::{Leadership, Standing};
 use crate::metrics::{Metrics, Readings};
 use crate::object::{Key, Kind};
-use crate::publisher::{SharedIndex, Status};
+use crate::publisher::Status;
+use crate::shared::SharedIndex;
 use crate::source::cluster::Watches;
 
 const INDEX: &str = "\

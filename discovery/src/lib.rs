@@ -32,6 +32,7 @@ pub mod problem;
 pub mod publisher;
 pub mod resolver;
 pub mod settings;
+pub mod shared;
 pub mod source;
 
 pub use explanation::Explanation;

@@ -14,7 +14,8 @@ use waymark_discovery::index::Changes;
 use waymark_discovery::lease::Leadership;
 use waymark_discovery::metrics::Metrics;
 use waymark_discovery::probe::{ProbeConfig, Prober};
-use waymark_discovery::publisher::{Publisher, PublisherConfig, SharedIndex};
+use waymark_discovery::publisher::{Publisher, PublisherConfig};
+use waymark_discovery::shared::SharedIndex;
 use waymark_discovery::source::cluster::Watches;
 use waymark_discovery::{Index, Severity};
 

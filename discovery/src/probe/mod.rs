@@ -22,7 +22,7 @@ use crate::finding::Finding;
 use crate::index::Changes;
 use crate::lease::Leadership;
 use crate::metrics::Metrics;
-use crate::publisher::SharedIndex;
+use crate::shared::SharedIndex;
 pub use client::ClientError;
 use client::ProbeClient;
 

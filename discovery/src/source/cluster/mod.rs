@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::index::Changes;
 use crate::object::{Key, Parsed};
-use crate::publisher::SharedIndex;
+use crate::shared::SharedIndex;
 pub use scope::Scope;
 use scope::Target;
 pub use state::{WatchState, Watches};
