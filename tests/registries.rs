@@ -545,6 +545,45 @@ async fn masks_and_limits() {
     registry.waymark.stop();
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watcher_that_does_not_read_keeps_nobody_waiting() {
+    let folder = tempfile::tempdir().unwrap();
+    let registry = Registry::start(folder.path(), "127.0.0.1:0", &[]);
+    let mut session = Session::open(&registry.grpc, "p").await;
+    session.full(&[]).await;
+    let mut client = CatalogueServiceClient::connect(registry.grpc.clone()).await.unwrap();
+    let mut slow = client.watch_servers(WatchServersRequest::default()).await.unwrap().into_inner();
+    slow.next().await.unwrap().unwrap();
+    // Far more than any buffer between the two holds: 40 MB of states of 20 entries.
+    let long = "x".repeat(20_000);
+    for n in 0..2_000 {
+        let name = format!("com.example/slow-{}", n % 20);
+        let mut document: Value =
+            serde_json::from_slice(&server(&name, "1.0.0", &n.to_string())).unwrap();
+        document["_meta"] =
+            json!({"io.modelcontextprotocol.registry/publisher-provided": {"x": {"long": long}}});
+        session.upsert(&(n % 20).to_string(), document.to_string().into_bytes()).await;
+        if n % 100 == 99 {
+            session.durable().await;
+        }
+    }
+    session.durable().await;
+    // It has not seen every state, but it comes to the last one.
+    let (mut seen, mut held) = (0, std::collections::BTreeMap::new());
+    let last = |n: usize| (1_980 + n).to_string();
+    while (0..20).any(|n| held.get(&format!("com.example/slow-{n}")) != Some(&last(n))) {
+        let next = tokio::time::timeout(common::PATIENCE, slow.next()).await;
+        let response = next.expect("a last state").unwrap().unwrap();
+        if let Some(Event::Upserted(upserted)) = response.event {
+            let document: Value = serde_json::from_slice(&upserted.server_json).unwrap();
+            held.insert(upserted.name, document["description"].as_str().unwrap().to_owned());
+            seen += 1;
+        }
+    }
+    assert!(seen < 2_000, "{seen}: every state was kept for it");
+    registry.waymark.stop();
+}
+
 /// Entries in the shapes that public registries hold: long texts, any script, packages of every type,
 /// many versions, headers with variables.
 fn public_shapes(count: usize) -> Value {

@@ -306,7 +306,7 @@ async fn three_replicas_agree_after_a_storm() {
     }
     let all: Vec<&Registry> = replicas.iter().collect();
     let agreed = same(&all);
-    let live: BTreeMap<String, String> = agreed
+    let live: BTreeMap<String, Value> = agreed
         .iter()
         .map(|text| serde_json::from_str::<Value>(text).unwrap())
         .filter(|entry| {
@@ -314,25 +314,55 @@ async fn three_replicas_agree_after_a_storm() {
         })
         .map(|entry| {
             let text = |field: &str| entry["server"][field].as_str().unwrap().to_owned();
-            (format!("{} {}", text("name"), text("version")), text("description"))
+            (format!("{} {}", text("name"), text("version")), entry["server"].clone())
         })
         .collect();
-    assert_eq!(live, wanted);
+    let descriptions: BTreeMap<String, String> = live
+        .iter()
+        .map(|(key, server)| (key.clone(), server["description"].as_str().unwrap().to_owned()))
+        .collect();
+    assert_eq!(descriptions, wanted);
     assert!(live.len() > 20, "{}", live.len());
     for watcher in watchers {
         let held = watcher.await.unwrap();
-        let held: BTreeMap<String, String> = held
+        let held: BTreeMap<String, Value> = held
             .into_iter()
-            .map(|(key, text)| {
-                let server: Value = serde_json::from_str(&text).unwrap();
-                (key, server["description"].as_str().unwrap().to_owned())
-            })
+            .map(|(key, text)| (key, serde_json::from_str(&text).unwrap()))
             .collect();
-        assert_eq!(held, wanted);
+        assert_eq!(held, live);
     }
     for replica in replicas {
         replica.waymark.stop();
     }
+}
+
+#[test]
+#[ignore = "needs PostgreSQL: cargo xtask test"]
+fn over_tls_with_a_certificate_that_verifies_and_one_that_does_not() {
+    let own = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let other = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let (certificate, key) = (own.cert.pem(), own.signing_key.serialize_pem());
+    let database = Postgres::start_with(&[("server.crt", &certificate), ("server.key", &key)]);
+    let folder = tempfile::tempdir().unwrap();
+    let [trusted, stranger] = [("trusted.pem", own.cert.pem()), ("stranger.pem", other.cert.pem())]
+        .map(|(name, pem)| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, pem).unwrap();
+            path
+        });
+    let url = |root: &Path| {
+        format!("{}?sslmode=verify-full&sslrootcert={}", database.url(), root.display())
+    };
+    let good = url(&trusted);
+    let registry =
+        Registry::start(&folder.path().join("x"), "127.0.0.1:0", &["--database-url", &good]);
+    assert_eq!(get(&format!("{}/readiness", registry.rest)).status, 200);
+    registry.waymark.stop();
+    let mut command = common::binary();
+    command.args(["registry-api", "--database-url", &url(&stranger), "--http-addr", "127.0.0.1:0"]);
+    let output = command.args(["--grpc-addr", "127.0.0.1:0"]).output().unwrap();
+    let text = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.code() == Some(2) && text.contains("certificate"), "{text}");
 }
 
 #[test]

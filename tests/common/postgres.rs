@@ -37,6 +37,11 @@ fn command(name: &str) -> Command {
 
 impl Postgres {
     pub fn start() -> Self {
+        Self::start_with(&[])
+    }
+
+    /// The same with files in its data folder, of which `server.crt` and `server.key` are for TLS.
+    pub fn start_with(files: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let _ = Command::new("chown").arg("nobody").arg(folder.path()).status();
         let data = folder.path().join("data");
@@ -50,6 +55,13 @@ impl Postgres {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         drop(listener);
+        for (name, text) in files {
+            use std::os::unix::fs::PermissionsExt;
+            let path = data.join(name);
+            std::fs::write(&path, text).unwrap();
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+            let _ = Command::new("chown").arg("nobody").arg(&path).status();
+        }
         let mut server = Self { folder, port, server: None };
         server.run();
         server
@@ -75,6 +87,7 @@ impl Postgres {
                 "-c",
                 "max_connections=50",
             ])
+            .args(if self.data().join("server.crt").exists() { &["-c", "ssl=on"][..] } else { &[] })
             .current_dir(self.folder.path())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
