@@ -5,11 +5,12 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use serde_json::Value;
-use waymark_catalogue::format;
+use smol_str::SmolStr;
 use waymark_discovery::explanation::Explanation;
 use waymark_discovery::source::manifest::yaml;
 use waymark_discovery::{Code, Problem};
-use waymark_registry_api::catalogue::{Prepared, prepare_own};
+use waymark_registry_api::catalogue::Prepared;
+use waymark_registry_api::source::{TWICE, read_catalogue};
 
 /// Most bytes of one catalogue file.
 const MAX_BYTES: u64 = 64 * 1024 * 1024;
@@ -20,7 +21,7 @@ pub(crate) struct Curated {
     pub(crate) entries: Vec<Prepared>,
     pub(crate) faults: Vec<Explanation>,
     /// Name and version of the entries, for telling which stand there twice.
-    ids: HashSet<String>,
+    ids: HashSet<SmolStr>,
 }
 
 /// Reads catalogue files.
@@ -59,29 +60,19 @@ impl Curated {
     }
 
     fn take(&mut self, location: &str, document: &Value) {
-        let format = format::detect(document).ok_or(format::FormatError::Unknown);
-        let catalogue = match format.and_then(|format| format::read_value(document, format)) {
-            Ok(catalogue) => catalogue,
+        let fetched = match read_catalogue(document) {
+            Ok(fetched) => fetched,
             Err(error) => return self.fault(location, &error.to_string()),
         };
-        for rejected in catalogue.rejected {
-            let violations: Vec<String> =
-                rejected.violations.iter().map(ToString::to_string).collect();
-            self.fault(location, &format!("{}: {}", rejected.path, violations.join("; ")));
+        for rejected in fetched.rejected {
+            self.fault(location, &format!("{}: {}", rejected.path, rejected.message));
         }
-        for entry in catalogue.entries {
-            let server = &entry.server;
-            let id = format!("{}@{}", server.name, server.version);
-            if !self.ids.insert(id.clone()) {
-                self.fault(
-                    location,
-                    &format!("{id} stands in the catalogue twice; the first counts"),
-                );
-                continue;
-            }
-            match prepare_own(&id, server) {
-                Ok(prepared) => self.entries.push(prepared),
-                Err(refusal) => self.fault(location, &refusal.message),
+        for entry in fetched.entries {
+            // Documents may hold the same entry.
+            if self.ids.insert(entry.id.clone()) {
+                self.entries.push(entry);
+            } else {
+                self.fault(location, &format!("{}: {TWICE}", entry.id));
             }
         }
     }

@@ -24,7 +24,7 @@ pub(crate) fn scope(args: &ScopeArgs) -> Scope {
 pub(super) async fn run(
     scope_args: &ScopeArgs,
     election: &ElectionArgs,
-    parts: Parts,
+    mut parts: Parts,
     publisher: Publisher,
     stop: Stop,
 ) -> anyhow::Result<()> {

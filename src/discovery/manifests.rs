@@ -14,7 +14,7 @@ use crate::run::Stop;
 
 pub(super) async fn run(
     paths: Vec<PathBuf>,
-    parts: Parts,
+    mut parts: Parts,
     publisher: Publisher,
     stop: Stop,
 ) -> anyhow::Result<()> {

@@ -55,7 +55,7 @@ pub(crate) async fn run(args: DiscoveryArgs) -> anyhow::Result<ExitCode> {
         allow_local: args.probe.probe_allow_local,
         resolve: args.probe.probe_resolve.iter().cloned().collect(),
     });
-    let parts = Parts { shared, metrics: Metrics::shared(), probe, listener: listener.into() };
+    let parts = Parts { shared, metrics: Metrics::shared(), probe, listener };
     if args.manifests.is_empty() {
         cluster::run(&args.scope, &args.election, parts, publisher, stop).await?;
     } else {
@@ -69,7 +69,7 @@ struct Parts {
     shared: Arc<SharedIndex>,
     metrics: Arc<Metrics>,
     probe: Option<ProbeConfig>,
-    listener: std::cell::Cell<Option<TcpListener>>,
+    listener: Option<TcpListener>,
 }
 
 /// The admin port, ready to be served.
@@ -104,7 +104,7 @@ impl Parts {
 
     /// The admin port, where there is to be one.
     fn admin(
-        &self,
+        &mut self,
         publisher: &Publisher,
         listed: watch::Receiver<bool>,
         watches: Watches,

@@ -17,7 +17,7 @@ use super::told::{Record, Told};
 use crate::object::Key;
 
 /// How many ConfigMaps there are: a change rewrites one of them, and each may hold 1 MiB.
-pub const SHARDS: u64 = 4;
+const SHARDS: u64 = 4;
 /// Largest compressed content of one; the API server refuses more than 1 MiB.
 const MAX_STORED: usize = 1_000_000;
 /// Largest content of one when decompressed.

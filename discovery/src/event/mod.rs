@@ -26,7 +26,6 @@ use crate::problem::Code;
 use crate::publisher::Status;
 use crate::shared::SharedIndex;
 use memory::Memory;
-pub use memory::SHARDS;
 use post::{Posted, Poster};
 use told::Told;
 

@@ -28,9 +28,24 @@ pub fn read_document(text: &str) -> Result<Fetched, SourceError> {
         Err(error) => serde_saphyr::from_str(text)
             .map_err(|_| SourceError::Format(format!("it is neither JSON ({error}) nor YAML")))?,
     };
+    let mut fetched = read_catalogue(&value)?;
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    fetched.hash = hasher.finish();
+    Ok(fetched)
+}
+
+/// What is said of an entry whose name and version stand there before.
+pub const TWICE: &str = "it stands in the catalogue twice; the first counts";
+
+/// The same of a document that was parsed; without a fingerprint.
+///
+/// # Errors
+/// Where it is no catalogue at all.
+pub fn read_catalogue(value: &Value) -> Result<Fetched, SourceError> {
     let unknown = || SourceError::Format(format::FormatError::Unknown.to_string());
-    let format = format::detect(&value).ok_or_else(unknown)?;
-    let catalogue = format::read_value(&value, format)
+    let format = format::detect(value).ok_or_else(unknown)?;
+    let catalogue = format::read_value(value, format)
         .map_err(|error| SourceError::Format(error.to_string()))?;
     let mut fetched = Fetched::default();
     for rejected in catalogue.rejected {
@@ -41,8 +56,7 @@ pub fn read_document(text: &str) -> Result<Fetched, SourceError> {
     for entry in catalogue.entries {
         let id = format!("{}@{}", entry.server.name, entry.server.version);
         if !ids.insert(id.clone()) {
-            let message = "it stands in the catalogue twice; the first counts".to_owned();
-            fetched.rejected.push(Rejected { path: id, message });
+            fetched.rejected.push(Rejected { path: id, message: TWICE.to_owned() });
             continue;
         }
         match prepare_own(&id, &entry.server) {
@@ -52,8 +66,5 @@ pub fn read_document(text: &str) -> Result<Fetched, SourceError> {
             }
         }
     }
-    let mut hasher = DefaultHasher::new();
-    text.hash(&mut hasher);
-    fetched.hash = hasher.finish();
     Ok(fetched)
 }

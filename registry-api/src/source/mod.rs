@@ -8,7 +8,7 @@ mod sync;
 use std::future::Future;
 
 use crate::catalogue::Prepared;
-pub use document::{Rejected, read_document};
+pub use document::{Rejected, TWICE, read_catalogue, read_document};
 pub use engine::Engine;
 pub use file::FileSource;
 pub use sync::{Phase, SourceStatus, Statuses, Sync};

@@ -91,8 +91,8 @@ pub struct Sync<S> {
     catalogue: Handle,
     statuses: Statuses,
     metrics: Arc<Metrics>,
-    /// Fingerprint of what was handed on last, and whether it held anything.
-    last: Option<(u64, bool)>,
+    /// Fingerprint of what was handed on last.
+    last: Option<u64>,
 }
 
 impl<S: Source> Sync<S> {
@@ -140,9 +140,8 @@ impl<S: Source> Sync<S> {
 
     async fn take(&mut self, fetched: Fetched) -> Result<(), String> {
         let Fetched { entries, mut rejected, hash } = fetched;
-        let filled = !entries.is_empty();
         let total = rejected.len();
-        let news = self.last.is_none_or(|(last, _)| last != hash);
+        let news = self.last != Some(hash);
         if news {
             for rejected in rejected.iter().take(MAX_REJECTED) {
                 tracing::warn!(source = %self.name, entry = %rejected.path, "{}", rejected.message);
@@ -154,7 +153,7 @@ impl<S: Source> Sync<S> {
             status.listed = rejected;
         });
         self.metrics.source(&self.name, entries.len(), total);
-        if !filled && total > 0 {
+        if entries.is_empty() && total > 0 {
             return Err(format!("none of its {total} entries is valid"));
         }
         if !news {
@@ -167,7 +166,7 @@ impl<S: Source> Sync<S> {
             tracing::warn!(source = %self.name, entry = %id, code = refusal.code, "{}", refusal.message);
         }
         tracing::info!(source = %self.name, entries = count, "the source is in step");
-        self.last = Some((hash, filled));
+        self.last = Some(hash);
         Ok(())
     }
 
