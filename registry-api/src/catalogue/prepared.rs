@@ -68,17 +68,18 @@ impl Prepared {
         serde_json::from_str(&self.server).ok()
     }
 
-    /// The document as a registry shows it, and whether clients may see it: whether it has a remote
-    /// or package that they can use.
+    /// The document as a registry shows it, and whether it does: not one whose only remotes are those
+    /// of the other side. One without remotes and packages (upstream's schema has both optional) is
+    /// shown.
     pub(super) fn shown(&self, remotes: Remotes) -> (Arc<str>, bool) {
         let (own, packages) = self.has;
-        let packages = packages && self.link.is_none();
         let inner = !self.in_cluster.is_empty();
+        let beside = self.link.is_none() && (packages || !(own || inner));
         match remotes {
-            Remotes::External => (self.server.clone(), own || packages),
-            Remotes::Both if !inner => (self.server.clone(), own || packages),
-            Remotes::InCluster if !inner && !own => (self.server.clone(), packages),
-            Remotes::InCluster => (self.with_in_cluster(false), inner || packages),
+            Remotes::External => (self.server.clone(), own || beside),
+            Remotes::Both if !inner => (self.server.clone(), own || beside),
+            Remotes::InCluster if !inner && !own => (self.server.clone(), beside),
+            Remotes::InCluster => (self.with_in_cluster(false), inner || beside),
             Remotes::Both => (self.with_in_cluster(true), true),
         }
     }
@@ -228,4 +229,48 @@ pub fn prepare(entry: &v1::Entry) -> Result<Prepared, Refusal> {
         status: (Status::Active, None),
         encoded: entry.encode_to_vec(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_entry_is_hidden_only_where_its_remotes_are_all_of_the_other_side() {
+        let remote = v1::Remote {
+            r#type: "streamable-http".into(),
+            url: "https://in.example.com/mcp".into(),
+        };
+        // Own remotes, packages, remotes inside; seen by external, in-cluster, both.
+        for (own, packages, inside, seen) in [
+            (true, false, false, [true, false, true]),
+            (false, false, true, [false, true, true]),
+            (true, false, true, [true, true, true]),
+            (false, true, false, [true, true, true]),
+            (false, true, true, [true, true, true]),
+            (false, false, false, [true, true, true]),
+        ] {
+            let mut server = json!({"name": "a.b/c", "description": "d", "version": "1.0.0"});
+            if own {
+                server["remotes"] =
+                    json!([{"type": "streamable-http", "url": "https://out.example.com/mcp"}]);
+            }
+            if packages {
+                server["packages"] = json!([{"registryType": "npm", "identifier": "x",
+                    "version": "1.0.0", "transport": {"type": "stdio"}}]);
+            }
+            let entry = v1::Entry {
+                id: "1".into(),
+                server_json: server.to_string().into_bytes().into(),
+                in_cluster_remotes: inside.then(|| remote.clone()).into_iter().collect(),
+                ..v1::Entry::default()
+            };
+            let entry = prepare(&entry).unwrap();
+            let views = [Remotes::External, Remotes::InCluster, Remotes::Both];
+            let visible = views.map(|view| entry.shown(view).1);
+            assert_eq!(visible, seen, "{own} {packages} {inside}");
+        }
+    }
 }
