@@ -49,6 +49,7 @@ sources:
   filter: {names: {exclude: ["com.example/hidden"]}}
 - name: own
   managed: {}
+  filter: {names: {exclude: ["com.example/forbidden"]}}
 - name: k8s
   kubernetes: {namespaces: [apps]}
 registries:
@@ -220,6 +221,8 @@ fn managed_entries() {
     let rest = format!("{}/v0.1", registry.rest);
     let publish = format!("{rest}/publish");
     let body = server("com.example/mine", "1.0.0", "one");
+    let bare = json!({"name": "com.example/nothing", "version": "1.0.0", "description": "bare"});
+    let bare = bare.to_string().into_bytes();
     // Who may, where, and what.
     for (url, headers, body, status, says) in [
         (publish.clone(), &auth[1..], body.clone(), 401, "bearer token"),
@@ -248,6 +251,7 @@ fn managed_entries() {
         (publish.clone(), &auth[..], b"{".to_vec(), 400, "not a server.json"),
         (publish.clone(), &auth[..], server("nothing", "1.0.0", "d"), 400, "not valid"),
         (publish.clone(), &auth[..], server("com.example/x", "^1", "d"), 400, "version"),
+        (publish.clone(), &auth[..], server("com.example/forbidden", "1.0.0", "d"), 400, "filter"),
         (publish.clone(), &auth[..], vec![b' '; 300_000], 413, "more than 262144 bytes"),
         (
             publish.clone(),
@@ -258,6 +262,8 @@ fn managed_entries() {
         ),
         (publish.clone(), &auth[..], body.clone(), 200, "one"),
         (publish.clone(), &auth[..], body, 409, "published already"),
+        // Upstream's schema has both remotes and packages optional.
+        (publish.clone(), &auth[..], bare, 200, "bare"),
         (publish, &auth[..], server("com.example/mine", "2.0.0", "two"), 200, "two"),
     ] {
         let (got, text) = status_of(&send("POST", &url, headers, body));

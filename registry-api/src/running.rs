@@ -6,6 +6,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use smol_str::SmolStr;
 use subtle::ConstantTimeEq;
+use waymark_catalogue::filter::Filter;
 
 use crate::config::{Configuration, Source};
 use crate::source::Statuses;
@@ -102,8 +103,8 @@ impl Tokens {
 pub struct Running {
     /// The sources.
     pub sources: Vec<Source>,
-    /// The source that managed entries go to, where there is one.
-    pub managed: Option<SmolStr>,
+    /// The source that managed entries go to, where there is one, and what it lets through.
+    pub managed: Option<(SmolStr, Filter)>,
     /// Who may write them.
     pub tokens: Tokens,
 }
@@ -115,11 +116,11 @@ impl Running {
     /// Where its token file cannot be used.
     pub fn of(config: &Configuration) -> Result<Self, TokenError> {
         let tokens = config.static_token_file.as_deref().map(Tokens::read).transpose()?;
-        Ok(Self {
-            sources: config.sources.clone(),
-            managed: config.managed().cloned(),
-            tokens: tokens.unwrap_or_default(),
-        })
+        let managed = config.managed().and_then(|name| {
+            let rule = config.layout().sources.remove(name)?;
+            Some((name.clone(), rule.filter))
+        });
+        Ok(Self { sources: config.sources.clone(), managed, tokens: tokens.unwrap_or_default() })
     }
 }
 

@@ -7,7 +7,7 @@ use smol_str::SmolStr;
 use super::prepared::Refusal;
 
 /// Refusals that are listed per source; the rest is counted.
-pub const MAX_LISTED: usize = 100;
+pub(super) const MAX_LISTED: usize = 100;
 
 /// What a source contributes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -98,6 +98,9 @@ pub enum EditError {
     /// There is no such server or version among the managed ones.
     #[error("{0} is not a managed server version here")]
     NotFound(String),
+    /// Another replica wrote the same while the database was away.
+    #[error("another replica has written the same entries meanwhile; look at them, and try again")]
+    Overtaken,
     /// Everything is as it is asked for.
     #[error("no changes to apply: the status is {0} already")]
     NoChange(&'static str),
@@ -194,12 +197,6 @@ impl Handle {
     #[must_use]
     pub fn diagnostics(&self) -> Arc<Diagnostics> {
         self.diagnostics.load_full()
-    }
-
-    /// Wakes whenever the default registry has a new snapshot.
-    #[must_use]
-    pub fn revisions(&self) -> watch::Receiver<u64> {
-        self.registries.load().default.revisions()
     }
 
     /// Whether the catalogue can be written.

@@ -12,7 +12,7 @@ mod served;
 mod snapshot;
 mod writer;
 
-pub use diagnostics::{Diagnostics, MAX_LISTED, SourceDiagnostics};
+pub use diagnostics::{Diagnostics, SourceDiagnostics};
 pub use handle::{
     Edit, EditError, Handle, Health, Operation, PublishOutcome, Registries, Registry, SessionEnd,
     SessionId, Unavailable,

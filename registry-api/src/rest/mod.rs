@@ -116,7 +116,6 @@ impl Api {
             .route("/metrics", get(metrics))
             .fallback(ApiError::unknown_path)
             .method_not_allowed_fallback(ApiError::method_not_allowed)
-            .layer(middleware::from_fn(bounded))
             .layer(compress)
             .layer(cors)
             .layer(CatchPanicLayer::custom(ApiError::panicked))
@@ -126,22 +125,22 @@ impl Api {
 }
 
 /// Refuses headers that are too large, and bodies that are larger than an entry may be.
-async fn bounded(request: Request, next: Next) -> Response {
+async fn bounded(request: Request) -> Result<Request, ApiError> {
     let headers = request.headers().iter();
     let size: usize = headers.map(|(name, value)| name.as_str().len() + value.len()).sum();
     if size > MAX_HEADERS {
-        return ApiError::HeadersTooLarge(MAX_HEADERS).into_response();
+        return Err(ApiError::HeadersTooLarge(MAX_HEADERS));
+    }
+    if request.body().is_end_stream() {
+        return Ok(request);
     }
     let (parts, body) = request.into_parts();
-    if body.is_end_stream() {
-        return next.run(Request::from_parts(parts, body)).await;
-    }
-    match axum::body::to_bytes(body, MAX_ENTRY_BYTES).await {
-        Ok(bytes) => next.run(Request::from_parts(parts, bytes.into())).await,
-        Err(_) => ApiError::TooLarge(MAX_ENTRY_BYTES).into_response(),
-    }
+    let read = axum::body::to_bytes(body, MAX_ENTRY_BYTES).await;
+    let bytes = read.map_err(|_| ApiError::TooLarge(MAX_ENTRY_BYTES))?;
+    Ok(Request::from_parts(parts, bytes.into()))
 }
 
+/// Bounds and counts requests: one layer, because each costs every request.
 async fn count(State(api): State<Api>, request: Request, next: Next) -> Response {
     let started = Instant::now();
     let method = match *request.method() {
@@ -155,7 +154,10 @@ async fn count(State(api): State<Api>, request: Request, next: Next) -> Response
         _ => "other",
     };
     let route = route(request.extensions().get::<MatchedPath>().map(MatchedPath::as_str));
-    let response = next.run(request).await;
+    let response = match bounded(request).await {
+        Ok(request) => next.run(request).await,
+        Err(error) => error.into_response(),
+    };
     api.0.metrics.http(method, route, response.status().as_u16(), started.elapsed());
     response
 }

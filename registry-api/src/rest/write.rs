@@ -21,7 +21,7 @@ impl From<EditError> for ApiError {
     fn from(error: EditError) -> Self {
         let sentence = error.to_string();
         match error {
-            EditError::Exists(_) => Self::Conflict(sentence),
+            EditError::Exists(_) | EditError::Overtaken => Self::Conflict(sentence),
             EditError::NotFound(_) => Self::NoSuch(sentence),
             EditError::NoChange(_) | EditError::TooMany(_) => Self::BadRequest(sentence),
             EditError::Unavailable(_) => Self::Unavailable(sentence),
@@ -32,8 +32,8 @@ impl From<EditError> for ApiError {
 /// The managed source of a registry, for who may write there.
 fn managed(api: &Api, registry: &Registry, headers: &HeaderMap) -> Result<SmolStr, ApiError> {
     let running = api.0.shown.running.load();
-    let source = running.managed.as_ref().filter(|name| registry.rule.sources.contains(name));
-    let Some(source) = source else {
+    let managed = running.managed.as_ref();
+    let Some((source, _)) = managed.filter(|(name, _)| registry.rule.sources.contains(name)) else {
         return Err(ApiError::NotImplemented("This registry has no managed source to write to"));
     };
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
@@ -51,10 +51,14 @@ fn id(name: &str, version: &str) -> String {
     format!("{name}@{version}")
 }
 
-fn document(body: &Bytes) -> Result<Prepared, ApiError> {
+fn document(api: &Api, body: &Bytes) -> Result<Prepared, ApiError> {
     let bad = |sentence: String| ApiError::BadRequest(sentence);
     let server: ServerDetail = serde_json::from_slice(body)
         .map_err(|error| bad(format!("The body is not a server.json document: {error}")))?;
+    let running = api.0.shown.running.load();
+    if running.managed.as_ref().is_some_and(|(_, filter)| !filter.takes(&server)) {
+        return Err(bad("The filter of the managed source keeps this server out".to_owned()));
+    }
     prepare_own(&id(&server.name, &server.version), &server).map_err(|refusal| bad(refusal.message))
 }
 
@@ -70,10 +74,10 @@ fn is(name: &str, version: &str, entry: &Prepared) -> Result<(), ApiError> {
 /// A version as the registry serves it now.
 fn served(registry: &Registry, name: &str, version: &str) -> Result<Response<Body>, ApiError> {
     let snapshot = registry.snapshot();
-    // A filter of the source may keep it from being served.
-    let served = snapshot.get(name, version).ok_or_else(|| {
-        ApiError::BadRequest("It is stored, but a filter keeps it out of this registry".to_owned())
-    })?;
+    // Written, but to a registry that a new configuration has replaced meanwhile.
+    let replaced =
+        || "It is stored; the configuration has changed meanwhile, look again".to_owned();
+    let served = snapshot.get(name, version).ok_or_else(|| ApiError::Unavailable(replaced()))?;
     let mut response = Response::new(Body::from(served.json.clone()));
     response.headers_mut().insert(header::CONTENT_TYPE, super::servers::JSON);
     Ok(response)
@@ -86,7 +90,7 @@ pub(super) async fn publish(
     body: Bytes,
 ) -> Result<Response<Body>, ApiError> {
     let source = managed(&api, &target.registry, &headers)?;
-    let entry = document(&body)?;
+    let entry = document(&api, &body)?;
     let (name, version) = (entry.name.clone(), entry.version.clone());
     // Of several sources the first serves a version: publishing below it would change nothing.
     let shadowed = target.registry.snapshot().get(&name, &version).is_some_and(|s| !s.is_deleted());
@@ -105,7 +109,7 @@ pub(super) async fn replace(
 ) -> Result<Response<Body>, ApiError> {
     let source = managed(&api, &target.registry, &headers)?;
     let (name, version) = (target.name()?, target.version()?);
-    let entry = document(&body)?;
+    let entry = document(&api, &body)?;
     is(name, version, &entry)?;
     api.0.catalogue.edit(source, Edit::Replace(Box::new(entry))).await?;
     served(&target.registry, name, version)

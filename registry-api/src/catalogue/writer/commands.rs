@@ -50,6 +50,8 @@ impl<S: Store> Writer<S> {
                     publisher.away_since = Some(Instant::now());
                 }
             }
+            // Of a source that a new configuration has dropped meanwhile: nothing is left to do.
+            Command::Replace { source, .. } if !self.layout.sources.contains_key(&source) => {}
             Command::Replace { source, entries, done } => {
                 let kept: HashSet<SmolStr> = entries.iter().map(|e| e.id.clone()).collect();
                 for id in self.ids(&source).iter().filter(|id| !kept.contains(*id)) {

@@ -30,11 +30,14 @@ impl<S: Store> Writer<S> {
     /// Takes a contribution in; `stored` where it is in the store already.
     pub(super) fn insert(&mut self, source: &SmolStr, mut entry: Prepared, stored: bool) {
         let encoded = std::mem::take(&mut entry.encoded);
-        self.route(source, &entry);
-        let of = self.contributions.entry(source.clone()).or_default();
-        if of.get(&entry.id) == Some(&entry) {
+        let of = self.contributions.get(source);
+        if of.is_some_and(|of| of.get(&entry.id) == Some(&entry)) {
+            // The same again, as in a full state: what stands against it is told again.
+            self.retell.insert((source.clone(), entry.id));
             return;
         }
+        self.route(source, &entry);
+        let of = self.contributions.entry(source.clone()).or_default();
         if !stored {
             self.batch.contributions.push(ContributionChange {
                 source: source.to_string(),

@@ -292,7 +292,9 @@ impl<S: Store> Writer<S> {
                         Ok(()) => self.recovered(),
                         Err(error) => self.failed(&error),
                     }
-                    self.show(waiting);
+                    if self.started {
+                        self.show(waiting);
+                    }
                     continue;
                 }
                 () = stop.cancelled() => return,
@@ -350,7 +352,11 @@ impl<S: Store> Writer<S> {
         let started = Instant::now();
         // What others wrote is taken in before, so that commands meet the state that they change.
         let (transaction, foreign) = self.store.begin(self.sequence).await?;
-        self.adopt(foreign);
+        if self.adopt(foreign) {
+            for done in waiting.edits.drain(..) {
+                let _ = done.send(Err(EditError::Overtaken));
+            }
+        }
         if std::mem::take(housekeeping) {
             self.housekeeping();
             self.undiagnosed = true;
