@@ -220,6 +220,8 @@ fn managed_entries() {
     let auth = [("authorization", bearer.as_str()), ("content-type", "application/json")];
     let rest = format!("{}/v0.1", registry.rest);
     let publish = format!("{rest}/publish");
+    let null =
+        br#"{"name": "a.b/c", "description": "d", "version": "1.0.0", "_meta": null}"#.to_vec();
     let body = server("com.example/mine", "1.0.0", "one");
     let bare = json!({"name": "com.example/nothing", "version": "1.0.0", "description": "bare"});
     let bare = bare.to_string().into_bytes();
@@ -248,7 +250,8 @@ fn managed_entries() {
             404,
             "Registry not found",
         ),
-        (publish.clone(), &auth[..], b"{".to_vec(), 400, "not a server.json"),
+        (publish.clone(), &auth[..], b"{".to_vec(), 400, "not JSON"),
+        (publish.clone(), &auth[..], null, 400, "$._meta: must be an object, not null"),
         (publish.clone(), &auth[..], server("nothing", "1.0.0", "d"), 400, "not valid"),
         (publish.clone(), &auth[..], server("com.example/x", "^1", "d"), 400, "version"),
         (publish.clone(), &auth[..], server("com.example/forbidden", "1.0.0", "d"), 400, "filter"),

@@ -8,7 +8,8 @@ use smol_str::SmolStr;
 use waymark_catalogue::merge::Link;
 use waymark_catalogue::meta::{self, Status};
 use waymark_catalogue::server::{ServerDetail, Transport};
-use waymark_catalogue::{ServerName, validate, version};
+use waymark_catalogue::validate::{self, Violation};
+use waymark_catalogue::{ServerName, version};
 use waymark_proto::v1;
 
 use super::layout::{Remotes, is_publisher};
@@ -163,6 +164,16 @@ impl Refusal {
     pub(super) fn new(code: &'static str, message: impl Into<String>) -> Self {
         Self { code, message: message.into() }
     }
+
+    /// The refusal of a document that breaks rules.
+    pub(crate) fn invalid(violations: &[Violation]) -> Self {
+        let first = violations.first().map(ToString::to_string).unwrap_or_default();
+        let more = match violations.len() {
+            0 | 1 => String::new(),
+            n => format!(" (and {} more)", n - 1),
+        };
+        Self::new("InvalidEntry", format!("The entry is not valid: {first}{more}."))
+    }
 }
 
 /// Checks an entry of a publisher.
@@ -190,12 +201,8 @@ pub fn prepare(entry: &v1::Entry) -> Result<Prepared, Refusal> {
     let value: Value = serde_json::from_slice(&entry.server_json)
         .map_err(|error| invalid(format!("The entry is not JSON: {error}.")))?;
     let violations = validate::check(&value);
-    if let Some(first) = violations.first() {
-        let more = match violations.len() {
-            1 => String::new(),
-            n => format!(" (and {} more)", n - 1),
-        };
-        return Err(invalid(format!("The entry is not valid: {first}{more}.")));
+    if !violations.is_empty() {
+        return Err(Refusal::invalid(&violations));
     }
     let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
     let listed =

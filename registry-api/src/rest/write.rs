@@ -7,12 +7,12 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use smol_str::SmolStr;
 use waymark_catalogue::meta::Status;
-use waymark_catalogue::server::ServerDetail;
+use waymark_catalogue::validate;
 
 use super::error::ApiError;
 use super::target::Target;
 use super::{Api, json_response};
-use crate::catalogue::{Edit, EditError, Prepared, Registry, prepare_own};
+use crate::catalogue::{Edit, EditError, Prepared, Refusal, Registry, prepare_own};
 
 /// Most characters of a status message (upstream's limit).
 const MAX_MESSAGE: usize = 500;
@@ -53,8 +53,10 @@ fn id(name: &str, version: &str) -> String {
 
 fn document(api: &Api, body: &Bytes) -> Result<Prepared, ApiError> {
     let bad = |sentence: String| ApiError::BadRequest(sentence);
-    let server: ServerDetail = serde_json::from_slice(body)
-        .map_err(|error| bad(format!("The body is not a server.json document: {error}")))?;
+    let value: Value = serde_json::from_slice(body)
+        .map_err(|error| bad(format!("The body is not JSON: {error}")))?;
+    // As it came: a typed reader would take null for a field that is absent.
+    let server = validate::server(&value).map_err(|v| bad(Refusal::invalid(&v).message))?;
     let running = api.0.shown.running.load();
     if running.managed.as_ref().is_some_and(|(_, filter)| !filter.takes(&server)) {
         return Err(bad("The filter of the managed source keeps this server out".to_owned()));
