@@ -12,10 +12,10 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use waymark_discovery::Index;
 use waymark_discovery::explanation::{Explanation, Outcome};
-use waymark_discovery::lease::Leadership;
 use waymark_discovery::publisher::{Publisher, PublisherConfig, Status};
 use waymark_discovery::shared::SharedIndex;
 use waymark_discovery::source::manifest::{Manifests, Watcher};
+use waymark_kubernetes::lease::Leadership;
 use waymark_registry_api::catalogue::{Handle, Layout};
 use waymark_registry_api::server::Address;
 

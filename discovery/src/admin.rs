@@ -13,12 +13,12 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::explanation::Outcome;
-use crate::lease::{Leadership, Standing};
 use crate::metrics::{Metrics, Readings};
 use crate::object::{Key, Kind};
 use crate::publisher::Status;
 use crate::shared::SharedIndex;
 use crate::source::cluster::Watches;
+use waymark_kubernetes::lease::{Leadership, Standing};
 
 const INDEX: &str = "\
 /explain                            every opted-in object: what is published, and what is not and why

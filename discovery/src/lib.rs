@@ -22,7 +22,6 @@ pub mod finding;
 pub mod gateway_name;
 mod host;
 pub mod index;
-pub mod lease;
 mod listener;
 pub mod metrics;
 pub mod object;

@@ -20,10 +20,10 @@ use waymark_proto::v1::{
 };
 
 use crate::entry::Entry;
-use crate::lease::Leadership;
 use crate::object::Key;
 use crate::problem::{Code, Problem};
 use crate::shared::SharedIndex;
+use waymark_kubernetes::lease::Leadership;
 
 /// First pause after a break; doubled up to [`LONGEST_PAUSE`], with jitter.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use tokio::sync::watch;
 use waymark_discovery::event::Recorder;
-use waymark_discovery::lease::{Leadership, Lease, LeaseConfig};
 use waymark_discovery::publisher::Publisher;
 use waymark_discovery::source::cluster::{Cluster, Scope, Watches};
+use waymark_kubernetes::lease::{Leadership, Lease, LeaseConfig};
 
 use super::{Parts, tell};
 use crate::cli::{ElectionArgs, ScopeArgs};

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use anyhow::Context;
 use tokio::sync::watch;
-use waymark_discovery::lease::Leadership;
 use waymark_discovery::publisher::Publisher;
 use waymark_discovery::source::cluster::Watches;
 use waymark_discovery::source::manifest::{Manifests, Watcher};
+use waymark_kubernetes::lease::Leadership;
 
 use super::{Parts, tell};
 use crate::run::Stop;

@@ -11,13 +11,13 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use waymark_discovery::admin::Admin;
 use waymark_discovery::index::Changes;
-use waymark_discovery::lease::Leadership;
 use waymark_discovery::metrics::Metrics;
 use waymark_discovery::probe::{ProbeConfig, Prober};
 use waymark_discovery::publisher::{Publisher, PublisherConfig};
 use waymark_discovery::shared::SharedIndex;
 use waymark_discovery::source::cluster::Watches;
 use waymark_discovery::{Index, Severity};
+use waymark_kubernetes::lease::Leadership;
 
 use crate::cli::DiscoveryArgs;
 use crate::run::{Stop, settings, stop_on_signal};

@@ -7,28 +7,31 @@
 //! so.
 
 mod memory;
-mod post;
 pub mod told;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use waymark_kubernetes::event::{Posted, Poster, Reporter};
+use waymark_kubernetes::lease::Leadership;
 
-use crate::lease::Leadership;
 use crate::metrics::Metrics;
 use crate::object::Key;
 use crate::problem::Code;
 use crate::publisher::Status;
 use crate::shared::SharedIndex;
+use crate::source::cluster::versions;
 use memory::Memory;
-use post::{Posted, Poster};
 use told::Told;
 
+/// `reportingController` of all Events.
+const CONTROLLER: &str = "waymark.dev/discovery";
 /// How long changes may settle before they are told.
 const SETTLE: Duration = Duration::from_secs(1);
 /// How many times an object that waits for its Gateway's controller is left alone.
@@ -94,7 +97,15 @@ impl Recorder {
                 }
             }
         };
-        let mut poster = Poster::new(self.client.clone(), self.instance.clone());
+        let mut poster = Poster::new(
+            self.client.clone(),
+            Reporter {
+                controller: CONTROLLER,
+                instance: self.instance.clone(),
+                action: "Publish",
+                or_else: ", or say --events=false",
+            },
+        );
         let mut published = self.published.clone();
         let mut waiting: BTreeMap<Key, u8> = BTreeMap::new();
         let mut saved = Instant::now();
@@ -165,7 +176,7 @@ impl Recorder {
         let known = told.get(key).map(|record| record.uid.clone());
         let uid = if uid.is_empty() { known.unwrap_or_default() } else { uid };
         for notice in &notices {
-            match poster.post(key, &uid, notice).await {
+            match poster.post(&reference(key, &uid), notice).await {
                 Posted::Done => self.metrics.event(notice.reason),
                 Posted::Known | Posted::Dropped => {}
                 Posted::Forbidden => return Err(REFUSED),
@@ -175,5 +186,21 @@ impl Recorder {
         told.set(key.clone(), record);
         memory.touch(key);
         Ok(())
+    }
+}
+
+/// An object, as an Event names it.
+fn reference(key: &Key, uid: &str) -> ObjectReference {
+    let group = key.kind.group();
+    let version = versions(key.kind).first().copied().unwrap_or("v1");
+    let api_version =
+        if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    ObjectReference {
+        api_version: Some(api_version),
+        kind: Some(key.kind.as_str().to_owned()),
+        namespace: Some(key.namespace.to_string()),
+        name: Some(key.name.to_string()),
+        uid: Some(uid.to_owned()).filter(|uid| !uid.is_empty()),
+        ..ObjectReference::default()
     }
 }

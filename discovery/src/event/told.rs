@@ -4,28 +4,12 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
+use waymark_kubernetes::event::Notice;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::explanation::Explanation;
 use crate::object::{Key, Kind};
 use crate::problem::{Problem, Severity};
-
-/// Most bytes of a note (`events.k8s.io/v1` Event.note: "less than 1kB").
-const MAX_NOTE: usize = 1000;
-
-/// One Event to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Notice {
-    /// `EndpointDiscovered`, `EndpointUpdated`, `EndpointRemoved`, or a problem's code.
-    pub reason: &'static str,
-    /// What to say: a sentence or two.
-    pub note: String,
-    /// Whether the Event's type is Warning; else Normal.
-    pub warning: bool,
-    /// The how-manyth notice about the object it is: with it the same notice, told again after a
-    /// crash, is known as the same.
-    pub number: u32,
-}
 
 /// How an object stood when it was last told of.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,17 +117,8 @@ struct Notices {
 
 impl Notices {
     fn add(&mut self, reason: &'static str, note: &str, warning: bool) {
-        let mut note = note.trim_end().to_owned();
-        if note.len() > MAX_NOTE {
-            let mut end = MAX_NOTE;
-            while !note.is_char_boundary(end) {
-                end -= 1;
-            }
-            note.truncate(end);
-            note.push('…');
-        }
         self.count = self.count.wrapping_add(1);
-        self.all.push(Notice { reason, note, warning, number: self.count });
+        self.all.push(Notice::new(reason, note, warning, self.count));
     }
 
     fn discovered(&mut self, explanation: &Explanation) {
@@ -299,17 +274,5 @@ mod tests {
         let mut again = Told::default();
         again.extend_stored(serde_json::from_str(&stored).unwrap());
         assert_eq!(again, told);
-    }
-
-    #[test]
-    fn notes_are_bounded() {
-        let long = "ü".repeat(2000);
-        let (notices, _) = Told::default().news(
-            &Key::new(Kind::HttpRoute, "apps", "x"),
-            "u",
-            Some(&explanation(&[], &[(Code::InvalidAnnotation, &long)])),
-        );
-        let note = &notices.first().unwrap().note;
-        assert!(note.len() <= 1004 && note.ends_with('…'), "{}", note.len());
     }
 }

@@ -20,11 +20,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::finding::Finding;
 use crate::index::Changes;
-use crate::lease::Leadership;
 use crate::metrics::Metrics;
 use crate::shared::SharedIndex;
 pub use client::ClientError;
 use client::ProbeClient;
+use waymark_kubernetes::lease::Leadership;
 
 /// Failures in a row after which an endpoint is marked.
 const PATIENCE: u32 = 2;

@@ -1,4 +1,4 @@
-//! Leader election by a Lease (`coordination.k8s.io/v1`): of several replicas one publishes.
+//! Leader election by a Lease (`coordination.k8s.io/v1`): of several replicas one acts.
 //!
 //! The rules are those of client-go's leader election, which tolerate clocks that are set
 //! differently: a lease is taken over when it was *seen* unchanged for its duration, measured by
@@ -204,7 +204,7 @@ impl Lease {
                     if *self.leadership.0.standing.borrow() != standing {
                         let Self { config: LeaseConfig { namespace, name, .. }, .. } = self;
                         tracing::error!(
-                            "the lease {namespace}/{name} cannot be held: {error}; nothing is published until it can"
+                            "the lease {namespace}/{name} cannot be held: {error}; this process stands by until it can"
                         );
                     }
                     self.leadership.set(None, standing);
