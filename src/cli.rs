@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use clap::{ArgAction, Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
+use ipnet::IpNet;
 use smol_str::SmolStr;
 use waymark_discovery::Kind;
 use waymark_discovery::gateway_name::{GatewayName, is_label};
@@ -64,7 +65,8 @@ Examples:
 Examples:
   waymark registry-api --data ./data
   waymark registry-api --config registry.yaml --check-config
-  waymark registry-api --grpc-addr unix:/run/waymark/registry.sock --http-addr 0.0.0.0:8080")]
+  waymark registry-api --grpc-addr unix:/run/waymark/registry.sock --http-addr 0.0.0.0:8080
+  waymark registry-api --mcpregistries --api-url https://registry.example.com")]
     RegistryApi(RegistryArgs),
     /// Resolves annotated routes and publishes them to a registry.
     ///
@@ -91,6 +93,11 @@ Examples:
   waymark explain gateway infra/public -o json
   waymark explain namespace apps --manifests manifests/")]
     Explain(ExplainArgs),
+    /// Prints the CustomResourceDefinition of MCPRegistry, which the registry's controller serves.
+    #[command(after_help = "\
+Example:
+  waymark crds | kubectl apply --server-side -f -")]
+    Crds,
     /// Prints a completion script for a shell.
     #[command(after_help = "\
 Example:
@@ -315,6 +322,41 @@ pub(crate) struct RegistryArgs {
     pub(crate) catalogue: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) retention: RetentionArgs,
+    #[command(flatten)]
+    pub(crate) controller: ControllerArgs,
+    #[command(flatten)]
+    pub(crate) election: ElectionArgs,
+}
+
+/// Whether and how MCPRegistries are served.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "MCPRegistry")]
+pub(crate) struct ControllerArgs {
+    /// Serve the MCPRegistry resources of the cluster that KUBECONFIG or the Pod's ServiceAccount
+    /// leads to, each as the registry NAMESPACE.NAME. The CRD is printed by `waymark crds`, the role
+    /// is in deploy/gateway/rbac. Of several replicas one reads the sources, by a Lease.
+    #[arg(long)]
+    pub(crate) mcpregistries: bool,
+    /// Serve those of this namespace only. May be given several times; a Role in each is then enough.
+    #[arg(long, value_name = "NAMESPACE", value_parser = namespace, value_delimiter = ',', env = "WAYMARK_MCPREGISTRY_NAMESPACE")]
+    pub(crate) mcpregistry_namespace: Vec<SmolStr>,
+    /// URL under which clients reach REST, for status.apiEndpoint; where not given, the listening
+    /// address, if that is a loopback address.
+    #[arg(long, value_name = "URL", env = "WAYMARK_API_URL")]
+    pub(crate) api_url: Option<String>,
+    /// Let sources of MCPRegistries be fetched from this network, though it is not of the public
+    /// Internet. May be given several times. Who may write an MCPRegistry can reach it then.
+    #[arg(long, value_name = "CIDR", env = "WAYMARK_ALLOW_SOURCE_NETWORK", value_delimiter = ',')]
+    pub(crate) allow_source_network: Vec<IpNet>,
+    /// Image of the Deployments of MCPRegistries whose deployment.mode is dedicated.
+    #[arg(long, value_name = "IMAGE", env = "WAYMARK_IMAGE", requires = "dedicated_upstream")]
+    pub(crate) dedicated_image: Option<String>,
+    /// URL under which these Deployments reach REST here: http://SERVICE.NAMESPACE:PORT.
+    #[arg(long, value_name = "URL", env = "WAYMARK_DEDICATED_UPSTREAM")]
+    pub(crate) dedicated_upstream: Option<String>,
+    /// Prefix of the annotation sync-trigger.
+    #[arg(long = "sync-annotation-prefix", value_name = "PREFIX", default_value = DEFAULT_PREFIX, value_parser = prefix)]
+    pub(crate) annotation_prefix: String,
 }
 
 /// Which part of a cluster counts.
@@ -439,21 +481,21 @@ impl std::str::FromStr for AdminAddress {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Replicas and Events")]
 pub(crate) struct ElectionArgs {
-    /// Publish only while this process holds the Lease, so that several replicas may run.
+    /// Act only while this process holds the Lease, so that several replicas may run.
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
           require_equals = true, default_value_t = true, default_missing_value = "true")]
     pub(crate) leader_elect: bool,
-    /// Name of the Lease, and the first part of the names of the ConfigMaps that hold what Events
-    /// were posted.
-    #[arg(long, value_name = "NAME", default_value = "waymark-discovery")]
-    pub(crate) lease_name: String,
-    /// Namespace of the Lease and the ConfigMaps; by default that of the Pod or the kubeconfig.
+    /// Name of the Lease; by default waymark-discovery or waymark-registry-api. Discovery keeps what
+    /// Events it has posted in ConfigMaps whose names begin with it.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) lease_name: Option<String>,
+    /// Namespace of the Lease and of these ConfigMaps; by default that of the Pod or the kubeconfig.
     #[arg(long, value_name = "NAMESPACE", value_parser = namespace, env = "POD_NAMESPACE")]
     pub(crate) lease_namespace: Option<SmolStr>,
     /// After how long a leader that does not renew the Lease is replaced.
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = humantime::parse_duration)]
     pub(crate) lease_duration: Duration,
-    /// Post Kubernetes Events on the annotated objects.
+    /// Post Kubernetes Events on the annotated objects, or on MCPRegistries.
     #[arg(long, value_name = "BOOL", action = ArgAction::Set, num_args = 0..=1,
           require_equals = true, default_value_t = true, default_missing_value = "true")]
     pub(crate) events: bool,

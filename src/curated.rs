@@ -60,7 +60,7 @@ impl Curated {
     }
 
     fn take(&mut self, location: &str, document: &Value) {
-        let fetched = match read_catalogue(document) {
+        let fetched = match read_catalogue(document, None) {
             Ok(fetched) => fetched,
             Err(error) => return self.fault(location, &error.to_string()),
         };

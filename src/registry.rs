@@ -7,25 +7,35 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Mutex;
 use tokio::task::JoinHandle;
 use waymark_discovery::source::manifest::yaml;
+use waymark_registry_api::assembly::{Added, Assembly, layout};
 use waymark_registry_api::catalogue::{CURATED, Config, DISCOVERY, Handle, Layout, Writer};
 use waymark_registry_api::config::{
-    Configuration, DEFAULT_INTERVAL, Database, FileOrigin, Source, SourceKind,
+    Configuration, Database, Discovered, FileOrigin, Source, SourceKind,
+};
+use waymark_registry_api::mcpregistry::{
+    Controller, ControllerConfig, Dedicated, Process, definition,
 };
 use waymark_registry_api::metrics::Metrics;
-use waymark_registry_api::running::{Running, Shown};
+use waymark_registry_api::running::{Shown, Tokens};
 use waymark_registry_api::server::{Listening, listen};
-use waymark_registry_api::source::Engine;
+use waymark_registry_api::source::{Cluster, Engine, Reach, Sink};
 use waymark_registry_api::store::{PostgresStore, SqliteStore, Store};
 
-use crate::cli::{ListenArgs, RegistryArgs};
+use crate::cli::{ControllerArgs, ElectionArgs, ListenArgs, RegistryArgs};
 use crate::curated::Curated;
+use crate::election::Election;
 use crate::output;
-use crate::run::{Stop, check_closed, stop_on_signal, writer_config};
+use crate::run::{LogLevels, Stop, check_closed, cluster_client, stop_on_signal, writer_config};
 
 /// How often it is looked whether the configuration file changed.
 const LOOK: Duration = Duration::from_secs(1);
+/// When a connection to the API server on which nothing came is broken off.
+const API_TIMEOUT: Duration = Duration::from_secs(400);
+/// How long the process is not ready because MCPRegistries are not listed.
+const LISTED: Duration = Duration::from_secs(30);
 
 /// Where a registry is kept.
 pub(crate) enum Place<'p> {
@@ -125,7 +135,7 @@ pub(crate) async fn load_curated(catalogue: &Handle, curated: Curated) -> anyhow
     Ok(())
 }
 
-pub(crate) async fn run(args: RegistryArgs) -> anyhow::Result<ExitCode> {
+pub(crate) async fn run(args: RegistryArgs, log_levels: LogLevels) -> anyhow::Result<ExitCode> {
     let mut configuration = match &args.config {
         Some(file) => read(file)?,
         None => simple(&args.catalogue)?,
@@ -136,7 +146,7 @@ pub(crate) async fn run(args: RegistryArgs) -> anyhow::Result<ExitCode> {
     for ignored in &configuration.ignored {
         tracing::warn!("{ignored}");
     }
-    let running = Running::of(&configuration)?;
+    let tokens = tokens(&configuration)?;
     if args.check_config {
         let (sources, registries) = (configuration.sources.len(), configuration.registries.len());
         let file = args.config.as_deref().unwrap_or(Path::new("the command line"));
@@ -149,17 +159,32 @@ pub(crate) async fn run(args: RegistryArgs) -> anyhow::Result<ExitCode> {
     let stop = stop_on_signal()?;
     let config = writer_config(&args.retention);
     let place = configuration.database.as_ref().map_or(Place::Folder(&args.data), Place::Database);
-    let registry = Registry::start(place, &args.listen, config, configuration.layout()).await?;
-    let catalogue = registry.catalogue.clone();
-    let statuses = registry.shown.statuses.clone();
+    // What MCPRegistries add is known when they are listed; until then it is kept.
+    let added = Added { complete: !args.controller.mcpregistries, ..Added::default() };
+    let all = layout(&configuration, &added);
+    let registry = Registry::start(place, &args.listen, config, all).await?;
+    let (catalogue, shown) = (registry.catalogue.clone(), registry.shown.clone());
     let metrics = Arc::clone(&registry.metrics);
-    let mut engine = Engine::new(catalogue.clone(), statuses, metrics, stop.clone());
-    engine.apply(&running.sources).await;
-    registry.shown.running.store(Arc::new(running));
+    let sink = Sink {
+        catalogue: catalogue.clone(),
+        statuses: shown.statuses.clone(),
+        metrics: Arc::clone(&metrics),
+    };
+    let client = match args.controller.mcpregistries {
+        true => Some(cluster_client(API_TIMEOUT).await?),
+        false => None,
+    };
+    let cluster = client.clone().map_or_else(Cluster::default, Cluster::of);
+    let engine = Engine::new(sink, cluster, stop.clone());
+    let mut assembly =
+        Assembly::new(catalogue.clone(), engine, shown.clone(), configuration, tokens, added);
+    assembly.apply().await?;
+    assembly.first_read().await;
+    let assembly = Arc::new(Mutex::new(assembly));
     catalogue.start().await?;
     if let Some(file) = args.config {
-        let follow = Follow { file, current: configuration, engine, shown: registry.shown.clone() };
-        tokio::spawn(follow.run(catalogue, stop.clone()));
+        let follow = Follow { file, assembly: Arc::clone(&assembly) };
+        tokio::spawn(follow.run(stop.clone()));
     }
     tracing::info!(
         http = %registry.listening.http_address,
@@ -167,8 +192,66 @@ pub(crate) async fn run(args: RegistryArgs) -> anyhow::Result<ExitCode> {
         servers = registry.catalogue.snapshot().len(),
         "the registry is listening"
     );
+    let controlling = client.map(|client| {
+        let process = Process { assembly, catalogue, shown, metrics };
+        let http = registry.listening.http_address;
+        let local = http.ip().is_loopback().then(|| format!("http://{http}"));
+        control(client, args.controller, &args.election, process, (local, log_levels), &stop)
+    });
+    let controlling = controlling.transpose()?;
     registry.serve(stop).await?;
+    if let Some((controlling, election)) = controlling {
+        controlling.await.context("the controller failed")?;
+        election.end().await?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Starts the controller of MCPRegistries.
+fn control(
+    client: kube::Client,
+    args: ControllerArgs,
+    election_args: &ElectionArgs,
+    process: Process,
+    (local, log_levels): (Option<String>, LogLevels),
+    stop: &Stop,
+) -> anyhow::Result<(JoinHandle<()>, Election)> {
+    const LISTING: &str = "the MCPRegistries are not listed yet";
+    let election = Election::start(&client, election_args, "waymark-registry-api")?;
+    let image = args.dedicated_image.zip(args.dedicated_upstream);
+    let config = ControllerConfig {
+        client,
+        namespaces: args.mcpregistry_namespace,
+        prefix: args.annotation_prefix,
+        reach: Reach::Public(args.allow_source_network.into()),
+        api_url: args.api_url.or(local),
+        dedicated: image.map(|(image, upstream)| Dedicated { image, upstream }),
+        leadership: election.leadership.clone(),
+        instance: election.identity.clone(),
+        events: election_args.events,
+        log_levels,
+    };
+    let not_ready = Arc::clone(&process.shown.not_ready);
+    not_ready.store(Arc::new(Some(LISTING)));
+    tokio::spawn(async move {
+        // What is stored is served, though the API server does not answer.
+        tokio::time::sleep(LISTED).await;
+        not_ready.store(Arc::new(None));
+    });
+    let controller = Controller::new(config, process);
+    Ok((tokio::spawn(controller.run(stop.clone())), election))
+}
+
+/// Prints the CRD.
+pub(crate) fn print_crds() -> anyhow::Result<ExitCode> {
+    output::print(&serde_saphyr::to_string(&definition())?)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Who may write.
+fn tokens(configuration: &Configuration) -> anyhow::Result<Tokens> {
+    let file = configuration.static_token_file.as_deref();
+    Ok(file.map(Tokens::read).transpose()?.unwrap_or_default())
 }
 
 /// Reads a configuration file.
@@ -185,21 +268,15 @@ fn read(file: &Path) -> anyhow::Result<Configuration> {
 
 /// The configuration where none is given: catalogue files, then what is discovered.
 fn simple(files: &[PathBuf]) -> anyhow::Result<Configuration> {
-    let source = |name: String, kind| Source {
-        name: name.into(),
-        kind,
-        interval: DEFAULT_INTERVAL,
-        filter: Default::default(),
-    };
     let mut sources = Vec::new();
     for (at, file) in files.iter().enumerate() {
         if let Err(error) = std::fs::metadata(file) {
             bail!("cannot read {}: {error}", file.display());
         }
         let name = if at == 0 { CURATED.to_owned() } else { format!("{CURATED}-{}", at + 1) };
-        sources.push(source(name, SourceKind::File(FileOrigin::Path(file.clone()))));
+        sources.push(Source::new(name, SourceKind::File(FileOrigin::Path(file.clone()))));
     }
-    sources.push(source(DISCOVERY.to_owned(), SourceKind::Discovery(Vec::new())));
+    sources.push(Source::new(DISCOVERY, SourceKind::Discovery(Discovered::default())));
     let mut layout = Layout::default();
     for rule in &mut layout.registries {
         rule.sources = sources.iter().map(|source| source.name.clone()).collect();
@@ -217,13 +294,11 @@ fn simple(files: &[PathBuf]) -> anyhow::Result<Configuration> {
 /// Follows the configuration file.
 struct Follow {
     file: PathBuf,
-    current: Configuration,
-    engine: Engine,
-    shown: Shown,
+    assembly: Arc<Mutex<Assembly>>,
 }
 
 impl Follow {
-    async fn run(mut self, catalogue: Handle, stop: Stop) {
+    async fn run(self, stop: Stop) {
         let Ok(mut hangup) = signal(SignalKind::hangup()) else { return };
         let mut seen = std::fs::read(&self.file).ok();
         loop {
@@ -237,33 +312,27 @@ impl Follow {
                 continue;
             }
             seen = now;
-            if let Err(error) = self.apply(&catalogue).await {
+            if let Err(error) = self.apply().await {
                 tracing::error!("the configuration stays as it was: {error:#}");
             }
         }
     }
 
-    async fn apply(&mut self, catalogue: &Handle) -> anyhow::Result<()> {
+    async fn apply(&self) -> anyhow::Result<()> {
         let mut configuration = read(&self.file)?;
-        if configuration.database != self.current.database {
+        let mut assembly = self.assembly.lock().await;
+        let database = &assembly.configuration().database;
+        if configuration.database != *database {
             if configuration.database.is_some() {
                 tracing::warn!("another database is used after a restart only");
             }
-            configuration.database.clone_from(&self.current.database);
+            configuration.database.clone_from(database);
         }
+        let (sources, registries) = (configuration.sources.len(), configuration.registries.len());
         // The token file may have changed, too.
-        let running = Running::of(&configuration)?;
-        if configuration != self.current {
-            catalogue.configure(configuration.layout()).await?;
-            self.engine.apply(&configuration.sources).await;
-            self.current = configuration;
-        }
-        self.shown.running.store(Arc::new(running));
-        tracing::info!(
-            sources = self.current.sources.len(),
-            registries = self.current.registries.len(),
-            "the configuration was read again"
-        );
+        let tokens = tokens(&configuration)?;
+        assembly.configure(configuration, tokens).await?;
+        tracing::info!(sources, registries, "the configuration was read again");
         Ok(())
     }
 }

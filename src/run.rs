@@ -1,32 +1,62 @@
 //! What all commands share: log, runtime, signals, settings.
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use smol_str::SmolStr;
 use tokio::signal::unix::{SignalKind, signal};
 pub(crate) use tokio_util::sync::CancellationToken as Stop;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, reload};
 use waymark_discovery::Settings;
 use waymark_discovery::source::manifest::yaml;
 use waymark_registry_api::catalogue;
+use waymark_registry_api::mcpregistry::LogLevel;
 use waymark_registry_api::server::Address;
 
 use crate::cli::{ListenArgs, LogFormat, RetentionArgs, RuleArgs};
 
-/// Logs to stderr at the level of `RUST_LOG`, else at `default`.
-pub(crate) fn logging(format: LogFormat, default: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(default));
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+/// What is logged, beyond the usual, of some registries.
+pub(crate) type LogLevels = Box<dyn Fn(&BTreeMap<SmolStr, LogLevel>) + Send + Sync>;
+
+/// Logs to stderr at the level of `RUST_LOG`, else at `default`; gives the way to log more of some
+/// registries.
+pub(crate) fn logging(format: LogFormat, default: &str) -> LogLevels {
+    let usual = std::env::var("RUST_LOG").ok().filter(|usual| EnvFilter::try_new(usual).is_ok());
+    let usual = usual.unwrap_or_else(|| default.to_owned());
+    let (filter, reload) = reload::Layer::new(EnvFilter::new(&usual));
+    let layer = tracing_subscriber::fmt::layer()
         .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
+    let registry = tracing_subscriber::registry().with(filter);
     match format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().flatten_event(true).init(),
+        LogFormat::Text => registry.with(layer).init(),
+        LogFormat::Json => registry.with(layer.json().flatten_event(true)).init(),
     }
+    Box::new(move |levels| {
+        let more = levels.iter().map(|(name, level)| {
+            let level = match level {
+                LogLevel::Error => "error",
+                LogLevel::Warn => "warn",
+                LogLevel::Info => "info",
+                LogLevel::Debug => "debug",
+                LogLevel::Trace => "trace",
+            };
+            format!(",[source{{name={name}}}]={level}")
+        });
+        let directives: String = std::iter::once(usual.clone()).chain(more).collect();
+        if let Err(error) = EnvFilter::try_new(&directives)
+            .map_err(|error| error.to_string())
+            .and_then(|filter| reload.reload(filter).map_err(|error| error.to_string()))
+        {
+            tracing::warn!(error, "the log levels of registries cannot be set");
+        }
+    })
 }
 
 pub(crate) fn block_on(

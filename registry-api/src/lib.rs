@@ -10,9 +10,11 @@
 //! One task owns all mutation. Readers take the current snapshot and never wait for it. A registry is
 //! a view over sources ([`catalogue::Layout`]).
 
+pub mod assembly;
 pub mod catalogue;
 pub mod config;
 pub mod grpc;
+pub mod mcpregistry;
 pub mod metrics;
 pub mod rest;
 pub mod running;

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU64};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -43,6 +44,11 @@ struct RefusalLabels {
     code: &'static str,
 }
 
+/// From a file's milliseconds to the longest time-out.
+fn sync_buckets() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 4.0, 10))
+}
+
 /// All metrics of the process. Labels come from fixed sets only, never from input.
 #[derive(Debug)]
 pub struct Metrics {
@@ -60,7 +66,10 @@ pub struct Metrics {
     watchers: Gauge,
     syncs: Family<SourceLabels, Counter>,
     sync_errors: Family<SourceLabels, Counter>,
-    sync_duration: Histogram,
+    sync_duration: Family<SourceLabels, Histogram, fn() -> Histogram>,
+    last_sync: Family<SourceLabels, Gauge<f64, AtomicU64>>,
+    deployed: Family<RegistryLabels, Gauge>,
+    statuses_written: Counter,
     source_entries: Family<SourceLabels, Gauge>,
     source_rejected: Family<SourceLabels, Gauge>,
 }
@@ -83,7 +92,10 @@ impl Default for Metrics {
             watchers: Gauge::default(),
             syncs: Family::default(),
             sync_errors: Family::default(),
-            sync_duration: seconds(),
+            sync_duration: Family::new_with_constructor(sync_buckets),
+            last_sync: Family::default(),
+            deployed: Family::default(),
+            statuses_written: Counter::default(),
             source_entries: Family::default(),
             source_rejected: Family::default(),
         };
@@ -141,6 +153,22 @@ impl Default for Metrics {
             Unit::Seconds,
             metrics.sync_duration.clone(),
         );
+        r.register_with_unit(
+            "mcpregistry_last_sync_timestamp",
+            "When a source was last read well, since the epoch",
+            Unit::Seconds,
+            metrics.last_sync.clone(),
+        );
+        r.register(
+            "mcpregistry_deployed_servers_total",
+            "Discovered server versions that are served",
+            metrics.deployed.clone(),
+        );
+        r.register(
+            "waymark_mcpregistry_status_writes",
+            "Writes of the status of an MCPRegistry",
+            metrics.statuses_written.clone(),
+        );
         r.register(
             "waymark_source_entries",
             "Good entries of a source when it was last read well",
@@ -193,6 +221,8 @@ impl Metrics {
         let served = i64::try_from(snapshot.len()).unwrap_or(i64::MAX);
         let labels = RegistryLabels { registry: registry.to_owned() };
         self.servers.get_or_create(&labels).set(served);
+        let deployed = i64::try_from(snapshot.deployed()).unwrap_or(i64::MAX);
+        self.deployed.get_or_create(&labels).set(deployed);
         let revision = i64::try_from(snapshot.revision).unwrap_or(i64::MAX);
         self.revision.get_or_create(&labels).set(revision);
     }
@@ -201,6 +231,7 @@ impl Metrics {
     pub(crate) fn forget(&self, registry: &str) {
         let labels = RegistryLabels { registry: registry.to_owned() };
         self.servers.remove(&labels);
+        self.deployed.remove(&labels);
         self.revision.remove(&labels);
     }
 
@@ -222,12 +253,15 @@ impl Metrics {
     }
 
     /// Counts an attempt to read a source.
-    pub(crate) fn synced(&self, source: &str, took: Duration, good: bool) {
+    pub(crate) fn synced(&self, source: &str, took: Duration, at: Timestamp, good: bool) {
         let labels = SourceLabels { source: source.to_owned() };
         self.syncs.get_or_create(&labels).inc();
         // There from the first attempt on, so that an alert need not care whether it is.
         self.sync_errors.get_or_create(&labels).inc_by(u64::from(!good));
-        self.sync_duration.observe(took.as_secs_f64());
+        self.sync_duration.get_or_create(&labels).observe(took.as_secs_f64());
+        if good {
+            self.last_sync.get_or_create(&labels).set(at.as_duration().as_secs_f64());
+        }
     }
 
     /// Notes how many entries of a source were taken and how many not.
@@ -245,8 +279,16 @@ impl Metrics {
     /// Forgets a source that is gone.
     pub(crate) fn forget_source(&self, source: &str) {
         let labels = SourceLabels { source: source.to_owned() };
+        self.syncs.remove(&labels);
+        self.sync_errors.remove(&labels);
+        self.sync_duration.remove(&labels);
+        self.last_sync.remove(&labels);
         self.source_entries.remove(&labels);
         self.source_rejected.remove(&labels);
+    }
+
+    pub(crate) fn status_written(&self) {
+        self.statuses_written.inc();
     }
 
     pub(crate) fn watcher(&self) -> Watching {

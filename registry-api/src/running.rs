@@ -8,7 +8,7 @@ use smol_str::SmolStr;
 use subtle::ConstantTimeEq;
 use waymark_catalogue::filter::Filter;
 
-use crate::config::{Configuration, Source};
+use crate::config::Source;
 use crate::source::Statuses;
 
 /// Most bytes of a token file.
@@ -40,7 +40,7 @@ pub enum TokenError {
 }
 
 /// Who may write managed entries, by bearer token.
-#[derive(Default)]
+#[derive(Default, PartialEq, Eq)]
 pub struct Tokens(Vec<(String, SmolStr)>);
 
 impl std::fmt::Debug for Tokens {
@@ -106,22 +106,7 @@ pub struct Running {
     /// The source that managed entries go to, where there is one, and what it lets through.
     pub managed: Option<(SmolStr, Filter)>,
     /// Who may write them.
-    pub tokens: Tokens,
-}
-
-impl Running {
-    /// What a configuration comes to.
-    ///
-    /// # Errors
-    /// Where its token file cannot be used.
-    pub fn of(config: &Configuration) -> Result<Self, TokenError> {
-        let tokens = config.static_token_file.as_deref().map(Tokens::read).transpose()?;
-        let managed = config.managed().and_then(|name| {
-            let rule = config.layout().sources.remove(name)?;
-            Some((name.clone(), rule.filter))
-        });
-        Ok(Self { sources: config.sources.clone(), managed, tokens: tokens.unwrap_or_default() })
-    }
+    pub tokens: Arc<Tokens>,
 }
 
 /// The same, replaced as a whole when the configuration changes, and how its sources stand.
@@ -131,6 +116,8 @@ pub struct Shown {
     pub running: Arc<ArcSwap<Running>>,
     /// How its sources stand.
     pub statuses: Statuses,
+    /// Why the process is not ready, though it could serve.
+    pub not_ready: Arc<ArcSwap<Option<&'static str>>>,
 }
 
 #[cfg(test)]

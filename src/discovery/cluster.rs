@@ -2,15 +2,16 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use tokio::sync::watch;
 use waymark_discovery::event::Recorder;
 use waymark_discovery::publisher::Publisher;
 use waymark_discovery::source::cluster::{Cluster, Scope, Watches};
-use waymark_kubernetes::lease::{Leadership, Lease, LeaseConfig};
+use waymark_kubernetes::lease::Leadership;
 
 use super::{Parts, tell};
 use crate::cli::{ElectionArgs, ScopeArgs};
+use crate::election::Election;
 use crate::run::{Stop, cluster_client};
 
 pub(crate) fn scope(args: &ScopeArgs) -> Scope {
@@ -23,50 +24,29 @@ pub(crate) fn scope(args: &ScopeArgs) -> Scope {
 
 pub(super) async fn run(
     scope_args: &ScopeArgs,
-    election: &ElectionArgs,
+    election_args: &ElectionArgs,
     mut parts: Parts,
     publisher: Publisher,
     stop: Stop,
 ) -> anyhow::Result<()> {
     let client = cluster_client(scope_args.api_timeout).await?;
-    let namespace = match &election.lease_namespace {
-        Some(namespace) => namespace.to_string(),
-        None => client.default_namespace().to_owned(),
-    };
-    let identity = identity();
+    let election = Election::start(&client, election_args, "waymark-discovery")?;
+    let leadership = election.leadership.clone();
     let (listed, complete) = watch::channel(false);
     let watches = Watches::default();
-    let (leadership, holding) = if election.leader_elect {
-        if election.lease_duration.as_secs() < 3 {
-            bail!("--lease-duration must be 3s at least");
-        }
-        let config = LeaseConfig {
-            namespace: namespace.clone(),
-            name: election.lease_name.clone(),
-            identity: identity.clone(),
-            duration: election.lease_duration,
-        };
-        let lease = Lease::new(client.clone(), config);
-        let leadership = lease.leadership();
-        // The lease is released last, when nothing is published any more.
-        let release = Stop::new();
-        (leadership, Some((release.clone(), tokio::spawn(lease.run(release)))))
-    } else {
-        (Leadership::alone(), None)
-    };
 
     parts.probe(&leadership, &complete, &stop)?;
     let admin = parts.admin(&publisher, complete.clone(), watches.clone(), leadership.clone());
     let serving = admin.map(|serve| tokio::spawn(serve.run(stop.clone())));
-    let recording = election.events.then(|| {
+    let recording = election_args.events.then(|| {
         let recorder = Recorder {
             client: client.clone(),
             shared: Arc::clone(&parts.shared),
             leadership: leadership.clone(),
             published: publisher.status(),
-            namespace,
-            name: format!("{}-events", election.lease_name),
-            instance: identity,
+            namespace: election.namespace.clone(),
+            name: format!("{}-events", election.name),
+            instance: election.identity.clone(),
             metrics: Arc::clone(&parts.metrics),
         };
         tokio::spawn(recorder.run(stop.clone()))
@@ -84,10 +64,8 @@ pub(super) async fn run(
     if let Some(recording) = recording {
         recording.await.context("recording Events failed")?;
     }
-    if let Some((release, holding)) = holding {
-        release.cancel();
-        holding.await.context("holding the lease failed")?;
-    }
+    // The lease is released last, when nothing is published any more.
+    election.end().await?;
     if let Some(serving) = serving {
         serving.await.context("the admin port failed")??;
     }
@@ -108,13 +86,4 @@ async fn publish(
     }
     tracing::info!("the cluster was listed");
     publisher.run(leadership, stop).await;
-}
-
-/// Who this process is, unlike any other: the Pod or host, and something random.
-fn identity() -> String {
-    let host = ["POD_NAME", "HOSTNAME"].iter().find_map(|name| std::env::var(name).ok());
-    let host = host.or_else(|| std::fs::read_to_string("/etc/hostname").ok());
-    let host = host.unwrap_or_default();
-    let host = if host.trim().is_empty() { "waymark" } else { host.trim() };
-    format!("{host}_{}", uuid::Uuid::new_v4())
 }

@@ -118,6 +118,7 @@ pub(super) enum Command {
     Publish { source: SmolStr, session: SessionId, sequence: u64, operations: Vec<Operation> },
     Close { source: SmolStr, session: SessionId },
     Replace { source: SmolStr, entries: Vec<Prepared>, done: Refused },
+    Merge { source: SmolStr, entries: Vec<Prepared>, removed: Vec<SmolStr>, done: Refused },
     Edit { source: SmolStr, edit: Edit, done: oneshot::Sender<Result<(), EditError>> },
     Configure { layout: Layout, done: oneshot::Sender<()> },
     Start { done: oneshot::Sender<()> },
@@ -251,6 +252,21 @@ impl Handle {
     ) -> Result<Vec<(SmolStr, Refusal)>, Unavailable> {
         let (done, wait) = oneshot::channel();
         self.send(Command::Replace { source, entries, done }).await?;
+        wait.await.map_err(|_| Unavailable)
+    }
+
+    /// Adds, changes and removes some of what a source has. Returns the entries that are not served.
+    ///
+    /// # Errors
+    /// Where the writer is gone.
+    pub async fn merge(
+        &self,
+        source: SmolStr,
+        entries: Vec<Prepared>,
+        removed: Vec<SmolStr>,
+    ) -> Result<Vec<(SmolStr, Refusal)>, Unavailable> {
+        let (done, wait) = oneshot::channel();
+        self.send(Command::Merge { source, entries, removed, done }).await?;
         wait.await.map_err(|_| Unavailable)
     }
 

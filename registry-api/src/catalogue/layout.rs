@@ -46,6 +46,8 @@ pub enum Origins {
     Publishers {
         /// Namespaces; all where empty.
         namespaces: Vec<SmolStr>,
+        /// Only entries whose labels name the registry.
+        labelled: bool,
     },
 }
 
@@ -76,6 +78,9 @@ pub struct Layout {
     pub sources: BTreeMap<SmolStr, SourceRule>,
     /// Registries; never empty.
     pub registries: Vec<RegistryRule>,
+    /// Whether these are all: where they are not, what was stored of the sources and registries of
+    /// MCPRegistries (whose names have a dot) is kept though none is named.
+    pub complete: bool,
 }
 
 impl Default for Layout {
@@ -86,13 +91,17 @@ impl Default for Layout {
         Self {
             sources: BTreeMap::from([
                 (curated.clone(), rule(Origins::Own)),
-                (discovery.clone(), rule(Origins::Publishers { namespaces: Vec::new() })),
+                (
+                    discovery.clone(),
+                    rule(Origins::Publishers { namespaces: Vec::new(), labelled: false }),
+                ),
             ]),
             registries: vec![RegistryRule {
                 name: SmolStr::new_static(DEFAULT_REGISTRY),
                 sources: vec![curated, discovery],
                 remotes: Remotes::External,
             }],
+            complete: true,
         }
     }
 }
@@ -103,6 +112,16 @@ pub(super) fn is_publisher(source: &str) -> bool {
     source.contains('/')
 }
 
+/// Whether a label names a registry: by its name, or, of an MCPRegistry, by its own name from within
+/// its namespace, or from elsewhere as `namespace.name`.
+fn is_named(rule: &RegistryRule, label: &str, entry: &Prepared) -> bool {
+    let of = |namespace: &SmolStr| {
+        let own = rule.name.strip_prefix(namespace.as_str());
+        own.and_then(|own| own.strip_prefix('.')) == Some(label)
+    };
+    rule.name == label || entry.namespaces.iter().any(of)
+}
+
 impl Layout {
     /// Name of the default registry: the one called `default`, else the first.
     #[must_use]
@@ -111,10 +130,16 @@ impl Layout {
         named.or(self.registries.first()).map(|rule| rule.name.clone()).unwrap_or_default()
     }
 
-    fn takes_publishers(&self, rule: &RegistryRule) -> bool {
-        let publishers = |name: &SmolStr| {
-            let source = self.sources.get(name);
-            source.is_some_and(|source| matches!(source.origins, Origins::Publishers { .. }))
+    /// Whether what is stored of a source or a registry may be forgotten where none of its name is
+    /// here.
+    pub(super) fn may_forget(&self, name: &str) -> bool {
+        self.complete || !name.contains('.')
+    }
+
+    fn takes_publishers(&self, rule: &RegistryRule, without_label: bool) -> bool {
+        let publishers = |name: &SmolStr| match self.sources.get(name).map(|s| &s.origins) {
+            Some(Origins::Publishers { labelled, .. }) => !(*labelled && without_label),
+            _ => false,
         };
         rule.sources.iter().any(publishers)
     }
@@ -124,12 +149,12 @@ impl Layout {
     /// one that does.
     fn is_meant(&self, rule: &RegistryRule, entry: &Prepared) -> bool {
         if let Some(label) = &entry.registry {
-            return rule.name == *label;
+            return is_named(rule, label, entry);
         }
         let default = self.default_registry();
         let default = self.registries.iter().find(|rule| rule.name == default);
         rule.name == default.map(|rule| rule.name.as_str()).unwrap_or_default()
-            || !default.is_some_and(|default| self.takes_publishers(default))
+            || !default.is_some_and(|default| self.takes_publishers(default, true))
     }
 
     /// At which precedence a registry shows an entry; `None` where it does not.
@@ -147,9 +172,11 @@ impl Layout {
             let Some(config) = self.sources.get(name) else { return false };
             let from = match &config.origins {
                 Origins::Own => name == source,
-                Origins::Publishers { namespaces } => {
+                Origins::Publishers { namespaces, labelled } => {
                     let within = |namespace| namespaces.contains(namespace);
-                    publisher && (namespaces.is_empty() || entry.namespaces.iter().any(within))
+                    publisher
+                        && (!labelled || entry.registry.is_some())
+                        && (namespaces.is_empty() || entry.namespaces.iter().any(within))
                 }
             };
             from && (config.filter.takes_all()
@@ -161,11 +188,17 @@ impl Layout {
     /// Why a discovered entry is not shown anywhere, where that is its labels' fault.
     pub(super) fn misdirected(&self, source: &str, entry: &Prepared) -> Option<Refusal> {
         let label = entry.registry.as_ref().filter(|_| is_publisher(source))?;
-        let rule = self.registries.iter().find(|rule| rule.name == *label);
-        if rule.is_some_and(|rule| self.takes_publishers(rule)) {
+        let rule = self.registries.iter().find(|rule| is_named(rule, label, entry));
+        if rule.is_some_and(|rule| self.precedence(rule, source, entry).is_some()) {
             return None;
         }
-        let what = if rule.is_some() { "takes no discovered entries" } else { "does not exist" };
+        let what = match rule {
+            None => "does not exist",
+            Some(rule) if self.takes_publishers(rule, false) => {
+                "takes no entries of this namespace, or filters this one out,"
+            }
+            Some(_) => "takes no discovered entries",
+        };
         Some(Refusal::new(
             "RegistryNotFound",
             format!(

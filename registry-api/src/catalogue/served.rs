@@ -3,6 +3,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use bytes::Bytes;
+use memchr::memmem;
 use serde_json::Value;
 use smol_str::SmolStr;
 use waymark_catalogue::meta::{OFFICIAL, Official, Status};
@@ -29,6 +30,8 @@ pub struct Served {
     pub stale: bool,
     /// The upstream API's `{"server": …, "_meta": …}`, ready to be sent.
     pub json: Bytes,
+    /// Whether it runs in a cluster: its ToolHive extension says as what.
+    pub deployed: bool,
     /// Where in `json` the server.json document ends.
     server_end: usize,
     /// Name, title and description in lower case, for searching.
@@ -61,6 +64,8 @@ impl Served {
             official,
             revision,
             stale,
+            // Within a text the quotes would be escaped.
+            deployed: memmem::find(server.as_bytes(), b"\"kubernetes\":{").is_some(),
             json: Bytes::from(json),
             server_end,
             digest: hasher.finish(),

@@ -35,6 +35,7 @@ pub struct Snapshot {
     by_revision: OrdMap<u64, Arc<Served>>,
     by_updated: OrdMap<(Timestamp, Key), Arc<Served>>,
     search: SearchIndex,
+    deployed: usize,
 }
 
 impl Snapshot {
@@ -52,6 +53,7 @@ impl Snapshot {
         self.by_updated.insert((served.official.updated_at, key.clone()), served.clone());
         if !served.is_deleted() {
             self.live.insert(key.clone(), served.clone());
+            self.deployed += usize::from(served.deployed);
             if served.official.is_latest {
                 self.latest.insert(key.name.clone(), served.clone());
             }
@@ -73,7 +75,7 @@ impl Snapshot {
         let Some(old) = self.all.remove(key) else {
             return;
         };
-        self.live.remove(key);
+        self.deployed -= usize::from(self.live.remove(key).is_some_and(|s| s.deployed));
         self.search.remove(key);
         if self.latest.get(&key.name).is_some_and(|latest| latest.key == *key) {
             self.latest.remove(&key.name);
@@ -99,6 +101,12 @@ impl Snapshot {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.live.is_empty()
+    }
+
+    /// Number of versions that run in a cluster and are not deleted.
+    #[must_use]
+    pub fn deployed(&self) -> usize {
+        self.deployed
     }
 
     /// Number of servers that are not deleted.

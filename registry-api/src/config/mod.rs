@@ -5,6 +5,7 @@
 mod database;
 mod reader;
 mod sections;
+mod sources;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,11 +16,16 @@ use smol_str::SmolStr;
 use waymark_catalogue::filter::{Filter, FilterConfig};
 
 use crate::catalogue::{Layout, Origins, RegistryRule, SourceRule};
+use crate::source::{
+    ConfigMapOrigin, Expected, GitOrigin, RegistryOrigin, Retry, SyncPolicy, UrlOrigin,
+};
 pub use database::{Database, DatabaseParts};
 pub use reader::Fault;
 use reader::Reader;
+pub(crate) use reader::go_duration;
+pub(crate) use sources::{DEFAULT_FILE, backoff_multiplier, git_reference, git_remote_url};
 
-/// How often a file is read again where nothing says that it changed.
+/// How often a source is read again where nothing says that it changed.
 pub const DEFAULT_INTERVAL: Duration = Duration::from_secs(1800);
 
 /// Where a file source takes its catalogue from.
@@ -36,10 +42,27 @@ pub enum FileOrigin {
 pub enum SourceKind {
     /// A catalogue in a file.
     File(FileOrigin),
+    /// A catalogue at a URL.
+    Url(UrlOrigin),
+    /// A catalogue in a git repository.
+    Git(GitOrigin),
+    /// A catalogue in ConfigMaps.
+    ConfigMap(ConfigMapOrigin),
+    /// Another registry.
+    Registry(RegistryOrigin),
     /// Entries that are written through the API.
     Managed,
-    /// What publishers discover, in these namespaces (all where empty).
-    Discovery(Vec<SmolStr>),
+    /// What publishers discover.
+    Discovery(Discovered),
+}
+
+/// Which discovered entries a source takes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Discovered {
+    /// Those made of objects in these namespaces; all where empty.
+    pub namespaces: Vec<SmolStr>,
+    /// Only those whose labels name the registry.
+    pub labelled: bool,
 }
 
 impl SourceKind {
@@ -48,27 +71,62 @@ impl SourceKind {
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::File(_) => "file",
+            Self::Url(_) => "url",
+            Self::Git(_) => "git",
+            Self::ConfigMap(_) => "configmap",
+            Self::Registry(_) => "api",
             Self::Managed => "managed",
             Self::Discovery(_) => "kubernetes",
         }
     }
+
+    /// Whether it is read now and again, and not written to.
+    #[must_use]
+    pub const fn is_read(&self) -> bool {
+        !matches!(self, Self::Managed | Self::Discovery(_))
+    }
 }
 
 /// A source.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Source {
     /// Its name.
     pub name: SmolStr,
     /// What it is.
     pub kind: SourceKind,
-    /// How often it is read again.
-    pub interval: Duration,
+    /// The format that its catalogue must have; any known one where `None`.
+    pub expected: Option<Expected>,
+    /// When it is read.
+    pub policy: SyncPolicy,
     /// Which entries it lets through.
     pub filter: FilterConfig,
 }
 
+impl Source {
+    /// A source of any format, read at the usual interval, that lets everything through.
+    #[must_use]
+    pub fn new(name: impl Into<SmolStr>, kind: SourceKind) -> Self {
+        let policy = SyncPolicy { interval: Some(DEFAULT_INTERVAL), retry: Retry::default() };
+        let filter = FilterConfig::default();
+        Self { name: name.into(), kind, expected: None, policy, filter }
+    }
+
+    /// How its entries are routed.
+    #[must_use]
+    pub fn rule(&self) -> SourceRule {
+        let origins = match &self.kind {
+            SourceKind::Discovery(Discovered { namespaces, labelled }) => {
+                Origins::Publishers { namespaces: namespaces.clone(), labelled: *labelled }
+            }
+            _ => Origins::Own,
+        };
+        // Reading has checked the globs.
+        SourceRule { origins, filter: Filter::new(&self.filter).unwrap_or_default() }
+    }
+}
+
 /// A whole configuration.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Configuration {
     /// The sources, in order.
     pub sources: Vec<Source>,
@@ -114,28 +172,19 @@ impl Configuration {
     /// How entries get to registries.
     #[must_use]
     pub fn layout(&self) -> Layout {
-        let rule = |source: &Source| {
-            let origins = match &source.kind {
-                SourceKind::Discovery(namespaces) => {
-                    Origins::Publishers { namespaces: namespaces.clone() }
-                }
-                _ => Origins::Own,
-            };
-            // Reading has checked the globs.
-            let filter = Filter::new(&source.filter).unwrap_or_default();
-            (source.name.clone(), SourceRule { origins, filter })
-        };
+        let rule = |source: &Source| (source.name.clone(), source.rule());
         Layout {
             sources: self.sources.iter().map(rule).collect::<BTreeMap<_, _>>(),
             registries: self.registries.clone(),
+            complete: true,
         }
     }
 
-    /// Name of the managed source, where there is one.
+    /// The managed source, where there is one, and what it lets through.
     #[must_use]
-    pub fn managed(&self) -> Option<&SmolStr> {
-        let managed = self.sources.iter().find(|source| source.kind == SourceKind::Managed);
-        managed.map(|source| &source.name)
+    pub fn managed_rule(&self) -> Option<(SmolStr, Filter)> {
+        let managed = self.sources.iter().find(|source| source.kind == SourceKind::Managed)?;
+        Some((managed.name.clone(), managed.rule().filter))
     }
 }
 
@@ -165,15 +214,16 @@ mod tests {
         }))
         .unwrap();
         assert_eq!(config.sources.len(), 4);
-        assert_eq!(config.sources[0].interval, Duration::from_secs(600));
-        assert_eq!(config.managed().map(SmolStr::as_str), Some("own"));
+        assert_eq!(config.sources[0].policy.interval, Some(Duration::from_secs(600)));
+        assert_eq!(config.managed_rule().map(|(name, _)| name).as_deref(), Some("own"));
         assert_eq!(config.registries[0].remotes, Remotes::Both);
         assert_eq!(config.static_token_file, Some("/etc/tokens".into()));
         assert_eq!(config.ignored[0].path, "telemetry");
         assert_eq!(format!("{:?}", config.database), "Some(db:5432/registry)");
         let layout = config.layout();
         assert_eq!(layout.default_registry(), "default");
-        let expected = Origins::Publishers { namespaces: vec!["a".into(), "b".into()] };
+        let expected =
+            Origins::Publishers { namespaces: vec!["a".into(), "b".into()], labelled: false };
         assert_eq!(layout.sources["k8s"].origins, expected);
     }
 
@@ -185,7 +235,7 @@ mod tests {
                 {"name": "Bad Name", "file": {}},
                 {"name": "two", "file": {"path": "x"}, "managed": {}},
                 {"name": "none"},
-                {"name": "git", "git": {"repository": "x"}},
+                {"name": "git", "git": {"repository": "x", "branch": "a", "tag": "b"}},
                 {"name": "m", "managed": {}, "syncPolicy": {"interval": "soon"}},
                 {"name": "m", "managed": {"x": 1}, "filter": {"names": {"include": ["[", 3]}}},
                 {"name": "claims", "managed": {}, "claims": {"org": "acme"}},
@@ -210,6 +260,7 @@ mod tests {
             "sources[0].file",
             "sources[1]",
             "sources[2]",
+            "sources[3].git.repository",
             "sources[3].git",
             "sources[4].syncPolicy.interval",
             "sources[5].managed.x",

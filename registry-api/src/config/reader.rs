@@ -128,7 +128,7 @@ pub(super) fn join(path: &str, key: &str) -> String {
 }
 
 /// A duration as Go's `time.ParseDuration` reads it, without a sign.
-pub(super) fn go_duration(text: &str) -> Option<Duration> {
+pub(crate) fn go_duration(text: &str) -> Option<Duration> {
     if text == "0" {
         return Some(Duration::ZERO);
     }

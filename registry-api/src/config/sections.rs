@@ -2,20 +2,20 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde_json::{Map, Value};
 use smol_str::SmolStr;
 use waymark_catalogue::filter::{Filter, FilterConfig, Lists};
 
 use super::reader::{Reader, join, quoted};
-use super::{DEFAULT_INTERVAL, FileOrigin, Source, SourceKind};
+use super::{Source, SourceKind};
 use crate::catalogue::{RegistryRule, Remotes};
+use crate::source::Expected;
 
 /// Types of sources that there are.
 const TYPES: [&str; 9] =
     ["api", "configmap", "discovery", "file", "git", "kubernetes", "managed", "registry", "url"];
-const INTERVALS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30 * 86_400));
+
 impl Reader {
     pub(super) fn sources(&mut self, value: Option<&Value>) -> Vec<Source> {
         let Some(value) = value else {
@@ -64,67 +64,22 @@ impl Reader {
                 None
             }
         };
-        let mut interval = DEFAULT_INTERVAL;
-        if let Some(policy) = object.get("syncPolicy") {
-            let at = join(path, "syncPolicy");
-            if let Some(policy) = self.object(policy, &at, &["interval"])
-                && let Some(value) = policy.get("interval")
-                && let Some(duration) = self.duration(value, &join(&at, "interval"), INTERVALS)
-            {
-                interval = duration;
+        let policy = self.policy(object.get("syncPolicy"), &join(path, "syncPolicy"));
+        let expected = object.get("format").and_then(|value| {
+            let found = Expected::ALL.into_iter().find(|e| Some(e.as_str()) == value.as_str());
+            if found.is_none() {
+                self.fault(&join(path, "format"), "must be upstream, toolhive or mcp-client");
             }
-        }
+            found
+        });
         let filter = object.get("filter").map(|filter| self.filter(filter, &join(path, "filter")));
-        Some(Source { name: name?, kind: kind?, interval, filter: filter.unwrap_or_default() })
-    }
-
-    fn kind(&mut self, kind: &str, value: &Value, path: &str) -> Option<SourceKind> {
-        match kind {
-            "managed" => {
-                if !value.is_null() {
-                    self.object(value, path, &[])?;
-                }
-                Some(SourceKind::Managed)
-            }
-            "kubernetes" | "discovery" if value.is_null() => {
-                Some(SourceKind::Discovery(Vec::new()))
-            }
-            "kubernetes" | "discovery" => {
-                let object = self.object(value, path, &["namespaces"])?;
-                let namespaces = self.texts(object.get("namespaces"), &join(path, "namespaces"));
-                Some(SourceKind::Discovery(namespaces.into_iter().map(SmolStr::from).collect()))
-            }
-            "file" => self.file(value, path),
-            other => {
-                let message = format!(
-                    "sources of type {other} are not there yet; there are file, managed, kubernetes (or discovery)"
-                );
-                self.fault(path, message);
-                None
-            }
-        }
-    }
-
-    fn file(&mut self, value: &Value, path: &str) -> Option<SourceKind> {
-        let object = self.object(value, path, &["path", "data", "url", "timeout"])?;
-        if object.contains_key("url") {
-            self.fault(&join(path, "url"), "catalogues from a URL are not there yet; use path");
-            return None;
-        }
-        match (object.get("path"), object.get("data")) {
-            (Some(file), None) => {
-                let file = self.text(file, &join(path, "path"))?;
-                Some(SourceKind::File(FileOrigin::Path(file.into())))
-            }
-            (None, Some(data)) => {
-                let data = self.text(data, &join(path, "data"))?;
-                Some(SourceKind::File(FileOrigin::Data(data.to_owned())))
-            }
-            _ => {
-                self.fault(path, "needs either path or data");
-                None
-            }
-        }
+        Some(Source {
+            name: name?,
+            kind: kind?,
+            expected,
+            policy,
+            filter: filter.unwrap_or_default(),
+        })
     }
 
     fn filter(&mut self, value: &Value, path: &str) -> FilterConfig {

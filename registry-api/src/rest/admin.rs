@@ -40,10 +40,7 @@ fn source(source: &Source, status: &SourceStatus, diagnostics: &Diagnostics) -> 
         }
         _ => diagnostics.sources.get(&source.name).cloned().unwrap_or_default(),
     };
-    let phase = match source.kind {
-        SourceKind::File(_) => status.phase,
-        _ => Phase::Complete,
-    };
+    let phase = if source.kind.is_read() { status.phase } else { Phase::Complete };
     let rejected: Vec<Value> = status
         .listed
         .iter()
@@ -52,7 +49,7 @@ fn source(source: &Source, status: &SourceStatus, diagnostics: &Diagnostics) -> 
     json!({
         "name": source.name,
         "type": source.kind.as_str(),
-        "syncSchedule": format!("{:?}", source.interval),
+        "syncSchedule": source.policy.interval.map(|interval| format!("{interval:?}")),
         "filterConfig": source.filter,
         "syncStatus": {
             "phase": phase.as_str(),
@@ -60,7 +57,10 @@ fn source(source: &Source, status: &SourceStatus, diagnostics: &Diagnostics) -> 
             "lastAttempt": status.last_attempt.map(|time| time.to_string()),
             "attemptCount": status.attempts,
             "serverCount": own.entries,
-            "message": status.message,
+            "lastChange": status.last_change.map(|time| time.to_string()),
+            "hash": status.hash,
+            "reason": status.failure.as_ref().map(|failure| failure.reason),
+            "message": status.failure.as_ref().map(|failure| &failure.message),
         },
         "rejected": {"count": status.rejected, "first": rejected},
         "notServed": refused(&own),

@@ -29,9 +29,11 @@ use tower_http::cors::{Any, CorsLayer};
 use crate::catalogue::{Handle, MAX_ENTRY_BYTES};
 use crate::metrics::Metrics;
 use crate::running::Shown;
+use crate::source::{MAX_PATH, PATH_HEADER};
 
 pub use error::ApiError;
 use pages::Pages;
+use target::Target;
 
 /// The served OpenAPI document.
 pub const OPENAPI: &str = include_str!("../../openapi.yaml");
@@ -196,25 +198,36 @@ async fn ping() -> Response {
 
 async fn readiness(State(api): State<Api>) -> Response {
     let snapshot = api.0.catalogue.snapshot();
-    match api.0.catalogue.health().store_error {
+    let not_ready = api.0.shown.not_ready.load();
+    let store = api.0.catalogue.health().store_error;
+    let store = store.map(|error| format!("the store cannot be written: {error}"));
+    match store.or_else(|| not_ready.map(str::to_owned)) {
         None => json_response(
             StatusCode::OK,
             &json!({"status": "ready", "revision": snapshot.revision, "servers": snapshot.len()}),
         ),
         Some(error) => json_response(
             StatusCode::SERVICE_UNAVAILABLE,
-            &json!({"status": "not ready", "error": format!("the store cannot be written: {error}")}),
+            &json!({"status": "not ready", "error": error}),
         ),
     }
 }
 
-async fn version() -> Response {
+/// The process's version; in a header, the registries that the entries of this one come from.
+async fn version(State(api): State<Api>, target: Target) -> Response {
     let body = json!({
         "version": env!("CARGO_PKG_VERSION"),
         "git_commit": option_env!("WAYMARK_COMMIT").unwrap_or("unknown"),
         "build_time": option_env!("WAYMARK_BUILD_TIME").unwrap_or("unknown"),
     });
-    json_response(StatusCode::OK, &body)
+    let mut response = json_response(StatusCode::OK, &body);
+    let mut path = vec![target.registry.snapshot().epoch.to_string()];
+    path.extend(api.0.shown.statuses.paths(&target.registry.rule.sources));
+    path.truncate(MAX_PATH);
+    if let Ok(path) = path.join(", ").parse() {
+        response.headers_mut().insert(HeaderName::from_static(PATH_HEADER), path);
+    }
+    response
 }
 
 async fn openapi() -> Response {

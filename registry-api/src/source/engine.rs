@@ -1,76 +1,127 @@
 //! Runs the sources that a configuration names, and others when it changes.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::time::Duration;
 
 use smol_str::SmolStr;
-use tokio::task::JoinSet;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{FileSource, Statuses, Sync};
-use crate::catalogue::Handle;
-use crate::config::{Source, SourceKind};
-use crate::metrics::Metrics;
+use super::sync::Sink;
+use super::{
+    Cluster, ConfigMapSource, FileSource, GitSource, RegistrySource, Source, Sync, UrlSource,
+};
+use crate::config::{self, SourceKind};
+
+/// How long the first reading of sources is waited for. What one had when the process last ran is
+/// served meanwhile.
+const FIRST: Duration = Duration::from_secs(10);
+
+struct Running {
+    source: config::Source,
+    trigger: watch::Sender<Option<String>>,
+    stop: CancellationToken,
+}
 
 /// Runs sources.
 pub struct Engine {
-    catalogue: Handle,
-    statuses: Statuses,
-    metrics: Arc<Metrics>,
+    sink: Sink,
+    cluster: Cluster,
     stop: CancellationToken,
-    running: BTreeMap<SmolStr, (Source, CancellationToken)>,
+    running: BTreeMap<SmolStr, Running>,
+    /// Closed when all that were started were read once.
+    first: Option<mpsc::Receiver<()>>,
 }
 
 impl Engine {
     /// Runs none yet; all end at `stop`.
     #[must_use]
-    pub fn new(
-        catalogue: Handle,
-        statuses: Statuses,
-        metrics: Arc<Metrics>,
-        stop: CancellationToken,
-    ) -> Self {
-        Self { catalogue, statuses, metrics, stop, running: BTreeMap::new() }
+    pub fn new(sink: Sink, cluster: Cluster, stop: CancellationToken) -> Self {
+        Self { sink, cluster, stop, running: BTreeMap::new(), first: None }
     }
 
-    /// Runs these sources: starts those that are new or changed, stops those that are gone. Returns
-    /// when each new one was read once.
-    pub async fn apply(&mut self, sources: &[Source]) {
-        self.running.retain(|name, (running, stop)| {
-            let kept = sources.iter().any(|source| source == running);
-            if !kept {
-                stop.cancel();
-                if !sources.iter().any(|source| source.name == *name) {
-                    self.statuses.forget(name);
-                    self.metrics.forget_source(name);
-                }
+    /// Runs these sources: starts those that are new or changed, stops those that are gone. A
+    /// trigger that is another than before asks its source to be read at once.
+    pub fn apply<'s>(
+        &mut self,
+        sources: impl IntoIterator<Item = (&'s config::Source, Option<String>)>,
+    ) {
+        let mut wanted: BTreeMap<&SmolStr, (&config::Source, Option<String>)> =
+            sources.into_iter().map(|(source, asked)| (&source.name, (source, asked))).collect();
+        self.running.retain(|name, running| match wanted.get_mut(name) {
+            Some((source, asked)) if **source == running.source => {
+                let asked = asked.take();
+                running.trigger.send_if_modified(|trigger| {
+                    let other = *trigger != asked;
+                    *trigger = asked;
+                    other
+                });
+                wanted.remove(name);
+                true
             }
-            kept
+            replaced => {
+                running.stop.cancel();
+                if replaced.is_none() {
+                    self.sink.statuses.forget(name);
+                    self.sink.metrics.forget_source(name);
+                }
+                false
+            }
         });
-        let mut starting = JoinSet::new();
-        for source in sources {
-            let SourceKind::File(origin) = &source.kind else { continue };
-            if self.running.contains_key(&source.name) {
-                continue;
-            }
-            let stop = self.stop.child_token();
-            let mut sync = Sync::new(
-                source.name.clone(),
-                FileSource::new(origin.clone()),
-                source.interval,
-                self.catalogue.clone(),
-                self.statuses.clone(),
-                Arc::clone(&self.metrics),
-            );
-            self.running.insert(source.name.clone(), (source.clone(), stop.clone()));
-            starting.spawn(async move {
-                tokio::select! {
-                    () = sync.once() => {}
-                    () = stop.cancelled() => return,
-                }
-                tokio::spawn(sync.run(stop));
-            });
+        let (read, first) = mpsc::channel::<()>(1);
+        for (source, asked) in wanted.into_values() {
+            self.start(source.clone(), asked, &read);
         }
-        while starting.join_next().await.is_some() {}
+        self.first = Some(first);
+    }
+
+    /// Waits until each of the sources that were started last was read once, or has taken long enough.
+    pub async fn first_read(&mut self) {
+        let Some(mut first) = self.first.take() else { return };
+        // Ends when every source has let go of its sender.
+        if tokio::time::timeout(FIRST, first.recv()).await.is_err() {
+            tracing::warn!("some sources were not read within {FIRST:?}; going on without them");
+        }
+    }
+
+    fn start(&mut self, source: config::Source, asked: Option<String>, read: &mpsc::Sender<()>) {
+        let (trigger, asks) = watch::channel(asked);
+        let stop = self.stop.child_token();
+        let expected = source.expected;
+        let cluster = || self.cluster.clone();
+        let task = Task { source: &source, asks, sink: &self.sink, stop: stop.clone(), read };
+        match source.kind.clone() {
+            SourceKind::File(origin) => task.spawn(FileSource::new(origin, expected)),
+            SourceKind::Url(origin) => task.spawn(UrlSource::new(origin, expected, cluster())),
+            SourceKind::Git(origin) => task.spawn(GitSource::new(origin, expected, cluster())),
+            SourceKind::ConfigMap(origin) => {
+                task.spawn(ConfigMapSource::new(origin, expected, cluster()));
+            }
+            SourceKind::Registry(origin) => {
+                let (name, catalogue) = (source.name.clone(), self.sink.catalogue.clone());
+                task.spawn(RegistrySource::new(name, origin, cluster(), catalogue));
+            }
+            SourceKind::Managed | SourceKind::Discovery(_) => return,
+        }
+        self.running.insert(source.name.clone(), Running { source, trigger, stop });
+    }
+}
+
+/// What a source's task is made of.
+struct Task<'t> {
+    source: &'t config::Source,
+    asks: watch::Receiver<Option<String>>,
+    sink: &'t Sink,
+    stop: CancellationToken,
+    read: &'t mpsc::Sender<()>,
+}
+
+impl Task<'_> {
+    fn spawn<S: Source + std::marker::Sync>(self, source: S) {
+        let (name, policy, sink) =
+            (self.source.name.clone(), self.source.policy, self.sink.clone());
+        let sync = Sync::new(name, source, policy, self.asks, sink);
+        let read = self.read.clone();
+        tokio::spawn(sync.run(move || drop(read), self.stop));
     }
 }

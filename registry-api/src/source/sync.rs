@@ -1,186 +1,278 @@
 //! Keeps a source's entries in step: reads it, hands on what changed, keeps the last good state.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use smol_str::SmolStr;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
-use super::{Fetched, Rejected, Source};
+use super::status::{Phase, Statuses};
+use super::{Cause, Content, Fetched, Source, SourceError};
 use crate::catalogue::Handle;
 use crate::metrics::Metrics;
 
 /// Rejected entries that are kept for the diagnostics.
 const MAX_REJECTED: usize = 100;
+/// Longest pause between two attempts.
+const LONGEST_RETRY: Duration = Duration::from_secs(3600);
 
-/// How far a source is.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Phase {
-    /// It was not read yet.
-    #[default]
-    Pending,
-    /// The last attempt was good.
-    Complete,
-    /// The last attempt failed; what was there before is served.
-    Failed,
-}
-
-impl Phase {
-    /// The name in the API.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Complete => "complete",
-            Self::Failed => "failed",
-        }
-    }
-}
-
-/// How a source stands.
-#[derive(Debug, Clone, Default)]
-pub struct SourceStatus {
-    /// How far it is.
-    pub phase: Phase,
-    /// When it was last read well.
-    pub last_sync: Option<Timestamp>,
-    /// When it was last tried.
-    pub last_attempt: Option<Timestamp>,
-    /// Attempts since the last good one.
+/// What happens after an attempt that failed.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Retry {
+    /// Most attempts in a row, the first one included; then the interval counts again.
     pub attempts: u32,
-    /// What is wrong.
-    pub message: Option<String>,
-    /// How many of its entries were not taken.
-    pub rejected: usize,
-    /// The first of them.
-    pub listed: Vec<Rejected>,
+    /// Pause after the first.
+    pub pause: Duration,
+    /// How much longer each further pause is.
+    pub multiplier: f64,
 }
 
-/// How all sources stand.
-#[derive(Debug, Clone, Default)]
-pub struct Statuses(Arc<Mutex<BTreeMap<SmolStr, SourceStatus>>>);
-
-impl Statuses {
-    /// How a source stands.
-    #[must_use]
-    pub fn get(&self, name: &str) -> SourceStatus {
-        self.all().get(name).cloned().unwrap_or_default()
+impl Default for Retry {
+    fn default() -> Self {
+        Self { attempts: 3, pause: Duration::from_secs(30), multiplier: 2.0 }
     }
+}
 
-    /// Forgets a source.
-    pub fn forget(&self, name: &str) {
-        self.all().remove(name);
-    }
+/// When a source is read.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct SyncPolicy {
+    /// How often, where nothing says that it changed; `None`: only when it is asked for.
+    pub interval: Option<Duration>,
+    /// What happens after an attempt that failed.
+    pub retry: Retry,
+}
 
-    fn change(&self, name: &SmolStr, change: impl FnOnce(&mut SourceStatus)) {
-        change(self.all().entry(name.clone()).or_default());
+impl SyncPolicy {
+    /// How long to wait after `failed` failures in a row; for ever where `None`.
+    fn pause(&self, failed: u32) -> Option<Duration> {
+        if failed == 0 || failed >= self.retry.attempts {
+            return self.interval;
+        }
+        let exponent = i32::try_from(failed - 1).unwrap_or(i32::MAX);
+        let longer = self.retry.pause.as_secs_f64() * self.retry.multiplier.powi(exponent);
+        let pause = Duration::try_from_secs_f64(longer).unwrap_or(LONGEST_RETRY);
+        Some(pause.min(LONGEST_RETRY))
     }
+}
 
-    fn all(&self) -> MutexGuard<'_, BTreeMap<SmolStr, SourceStatus>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+/// Asks a source to be read at once: another value is another wish.
+pub type Trigger = watch::Receiver<Option<String>>;
+
+/// Where a source's entries and its state go.
+#[derive(Clone)]
+pub struct Sink {
+    /// The writer.
+    pub catalogue: Handle,
+    /// How sources stand.
+    pub statuses: Statuses,
+    /// Where it is counted.
+    pub metrics: Arc<Metrics>,
 }
 
 /// Keeps one source in step.
 pub struct Sync<S> {
     name: SmolStr,
     source: S,
-    interval: Duration,
-    catalogue: Handle,
-    statuses: Statuses,
-    metrics: Arc<Metrics>,
+    policy: SyncPolicy,
+    trigger: Trigger,
+    sink: Sink,
     /// Fingerprint of what was handed on last.
-    last: Option<u64>,
+    handed: Option<String>,
+    /// What came of what was read last.
+    verdict: Result<(), SourceError>,
+    /// Failures in a row, since it was last asked for.
+    failed: u32,
 }
 
 impl<S: Source> Sync<S> {
     /// Not read yet.
     #[must_use]
-    pub fn new(
-        name: SmolStr,
-        source: S,
-        interval: Duration,
-        catalogue: Handle,
-        statuses: Statuses,
-        metrics: Arc<Metrics>,
-    ) -> Self {
-        Self { name, source, interval, catalogue, statuses, metrics, last: None }
+    pub fn new(name: SmolStr, source: S, policy: SyncPolicy, trigger: Trigger, sink: Sink) -> Self {
+        Self { name, source, policy, trigger, sink, handed: None, verdict: Ok(()), failed: 0 }
+    }
+
+    /// Reads the source, now and again, until `stop`. `read` is told when it was read once.
+    pub async fn run(mut self, read: impl FnOnce() + Send, stop: CancellationToken) {
+        let span = tracing::info_span!("source", name = %self.name);
+        async {
+            tokio::select! {
+                () = self.once() => {}
+                () = stop.cancelled() => return,
+            }
+            read();
+            loop {
+                let pause = self.policy.pause(self.failed);
+                tokio::select! {
+                    () = self.source.changed() => {}
+                    () = sleep(pause) => {}
+                    asked = self.trigger.changed() => {
+                        if asked.is_err() {
+                            return;
+                        }
+                        self.failed = 0;
+                    }
+                    () = stop.cancelled() => return,
+                }
+                tokio::select! {
+                    () = self.once() => {}
+                    () = stop.cancelled() => return,
+                }
+            }
+        }
+        .instrument(span)
+        .await;
     }
 
     /// Reads the source once and hands on what changed.
-    pub async fn once(&mut self) {
+    async fn once(&mut self) {
+        let trigger = self.trigger.borrow_and_update().clone();
         let (now, started) = (Timestamp::now(), Instant::now());
-        let failure = match self.source.fetch().await {
-            Ok(fetched) => self.take(fetched).await.err(),
-            Err(error) => Some(error.to_string()),
+        tracing::debug!(?trigger, "reading the source");
+        let before = self.handed.clone();
+        let outcome = match self.source.fetch().await {
+            Ok(fetched) => {
+                let taken = self.take(fetched).await;
+                if taken.is_err() {
+                    self.source.reset();
+                }
+                taken
+            }
+            Err(error) => Err(error),
         };
-        self.metrics.synced(&self.name, started.elapsed(), failure.is_none());
-        if let Some(message) = &failure {
-            tracing::warn!(source = %self.name, "{message}; what it had before stays");
+        let took = started.elapsed();
+        self.sink.metrics.synced(&self.name, took, now, outcome.is_ok());
+        match &outcome {
+            Ok(()) => tracing::debug!(?took, "the source was read"),
+            Err(error) if error.cause == Cause::Denied => {
+                tracing::warn!(reason = error.reason, "{error}; what it had before is taken away");
+                self.withdraw().await;
+            }
+            Err(error) => {
+                tracing::warn!(reason = error.reason, "{error}; what it had before stays");
+            }
         }
-        self.statuses.change(&self.name, |status| {
+        self.failed = if outcome.is_ok() { 0 } else { self.failed.saturating_add(1) };
+        let changed = self.handed != before;
+        let path = self.source.path();
+        self.sink.statuses.change(&self.name, |status| {
             status.last_attempt = Some(now);
-            match failure {
-                None => {
+            status.trigger = trigger;
+            status.path = path;
+            if changed {
+                status.last_change = Some(now);
+            }
+            status.hash.clone_from(&self.handed);
+            match outcome {
+                Ok(()) => {
                     status.phase = Phase::Complete;
                     status.last_sync = Some(now);
                     status.attempts = 0;
-                    status.message = None;
+                    status.failure = None;
                 }
-                Some(message) => {
+                Err(error) => {
                     status.phase = Phase::Failed;
                     status.attempts = status.attempts.saturating_add(1);
-                    status.message = Some(message);
+                    status.failure = Some(error);
                 }
             }
         });
     }
 
-    async fn take(&mut self, fetched: Fetched) -> Result<(), String> {
-        let Fetched { entries, mut rejected, hash } = fetched;
-        let total = rejected.len();
-        let news = self.last != Some(hash);
+    async fn take(&mut self, fetched: Fetched) -> Result<(), SourceError> {
+        let (content, removed) = match fetched {
+            Fetched::Unchanged => return self.verdict.clone(),
+            Fetched::Whole(content) => (content, None),
+            Fetched::Changes { content, removed } => (content, Some(removed)),
+        };
+        self.verdict = self.hand_on(content, removed).await;
+        self.verdict.clone()
+    }
+
+    async fn hand_on(
+        &mut self,
+        content: Content,
+        removed: Option<Vec<SmolStr>>,
+    ) -> Result<(), SourceError> {
+        let Content { entries, mut rejected, total, hash } = content;
+        let bad = rejected.len();
+        let news = self.handed.as_ref() != Some(&hash);
         if news {
             for rejected in rejected.iter().take(MAX_REJECTED) {
-                tracing::warn!(source = %self.name, entry = %rejected.path, "{}", rejected.message);
+                tracing::warn!(entry = %rejected.path, "{}", rejected.message);
             }
         }
         rejected.truncate(MAX_REJECTED);
-        self.statuses.change(&self.name, |status| {
-            status.rejected = total;
+        self.sink.metrics.source(&self.name, total, bad);
+        let usable = total > 0 || bad == 0;
+        self.sink.statuses.change(&self.name, |status| {
+            status.rejected = bad;
             status.listed = rejected;
+            if usable {
+                status.entries = total;
+            }
         });
-        self.metrics.source(&self.name, entries.len(), total);
-        if entries.is_empty() && total > 0 {
-            return Err(format!("none of its {total} entries is valid"));
+        if !usable {
+            let message = format!("none of its {bad} entries is valid");
+            return Err(SourceError::invalid("NoValidEntries", message));
         }
         if !news {
             return Ok(());
         }
-        let count = entries.len();
-        let done = self.catalogue.replace(self.name.clone(), entries).await;
-        let refused = done.map_err(|error| error.to_string())?;
+        let (catalogue, name) = (&self.sink.catalogue, self.name.clone());
+        let done = match removed {
+            None => catalogue.replace(name, entries).await,
+            Some(removed) => catalogue.merge(name, entries, removed).await,
+        };
+        let refused = done.map_err(|error| SourceError {
+            cause: Cause::Store,
+            reason: "StoreFailed",
+            message: error.to_string(),
+        })?;
         for (id, refusal) in &refused {
-            tracing::warn!(source = %self.name, entry = %id, code = refusal.code, "{}", refusal.message);
+            tracing::warn!(entry = %id, code = refusal.code, "{}", refusal.message);
         }
-        tracing::info!(source = %self.name, entries = count, "the source is in step");
-        self.last = Some(hash);
+        tracing::info!(entries = total, rejected = bad, "the source is in step");
+        self.handed = Some(hash);
         Ok(())
     }
 
-    /// Reads it again whenever it changes and at every interval, until `stop`.
-    pub async fn run(mut self, stop: CancellationToken) {
-        loop {
-            // Not all at the same time.
-            let pause = self.interval.mul_f64(rand::random_range(0.9..1.0));
-            tokio::select! {
-                () = self.source.changed() => {}
-                () = tokio::time::sleep(pause) => {}
-                () = stop.cancelled() => return,
-            }
-            self.once().await;
+    /// Takes away all that the source had.
+    async fn withdraw(&mut self) {
+        // Where the process is shutting down there is nothing left to do.
+        let _ = self.sink.catalogue.replace(self.name.clone(), Vec::new()).await;
+        self.handed = None;
+        self.source.reset();
+        self.sink.statuses.change(&self.name, |status| status.entries = 0);
+    }
+}
+
+/// Not all sources at the same time: a little less than `pause`. For ever where there is none.
+async fn sleep(pause: Option<Duration>) {
+    match pause {
+        Some(pause) => tokio::time::sleep(pause.mul_f64(rand::random_range(0.9..1.0))).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses() {
+        let seconds = Duration::from_secs;
+        let retry = Retry { attempts: 4, pause: seconds(10), multiplier: 2.5 };
+        let policy = SyncPolicy { interval: Some(seconds(3600)), retry };
+        for (failed, pause) in [(0, 3600.0), (1, 10.0), (2, 25.0), (3, 62.5), (4, 3600.0)] {
+            assert_eq!(policy.pause(failed).map(|p| p.as_secs_f64()), Some(pause), "{failed}");
         }
+        let manual = SyncPolicy { interval: None, retry };
+        assert_eq!((manual.pause(0), manual.pause(1)), (None, Some(seconds(10))));
+        let steep = Retry { attempts: u32::MAX, pause: seconds(10), multiplier: 10.0 };
+        let policy = SyncPolicy { interval: None, retry: steep };
+        assert_eq!(policy.pause(1000), Some(LONGEST_RETRY));
     }
 }

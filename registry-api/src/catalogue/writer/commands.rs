@@ -62,6 +62,16 @@ impl<S: Store> Writer<S> {
                 }
                 waiting.refused.push((source, done));
             }
+            Command::Merge { source, .. } if !self.layout.sources.contains_key(&source) => {}
+            Command::Merge { source, entries, removed, done } => {
+                for id in removed {
+                    self.remove(&source, &id);
+                }
+                for entry in entries {
+                    self.insert(&source, entry, false);
+                }
+                waiting.refused.push((source, done));
+            }
             Command::Edit { source, edit, done } => match self.edit(&source, edit) {
                 Ok(()) => waiting.edits.push(done),
                 // Who asked may have gone.

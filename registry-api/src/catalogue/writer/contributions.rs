@@ -6,12 +6,11 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use smol_str::SmolStr;
 
-use super::{View, Writer, epoch_of, first_revision, registries};
+use super::{View, Writer, registries, stored_snapshot};
 use crate::catalogue::handle::Registry;
 use crate::catalogue::layout::{Layout, is_publisher};
 use crate::catalogue::merging::State;
 use crate::catalogue::prepared::{Prepared, Refusal};
-use crate::catalogue::snapshot::Snapshot;
 use crate::store::{ContributionChange, Store};
 
 impl<S: Store> Writer<S> {
@@ -124,8 +123,8 @@ impl<S: Store> Writer<S> {
                     View { rule: rule.clone(), state, shown, revisions: view.revisions }
                 }
                 None => {
-                    let (epoch, revision) = (epoch_of(&self.epoch, &rule.name), first_revision());
-                    View::new(rule.clone(), Snapshot::new(epoch, revision, revision))
+                    let stored = self.kept.remove(rule.name.as_str());
+                    View::new(rule.clone(), stored_snapshot(&self.epoch, &rule.name, stored, false))
                 }
             });
         }
@@ -133,10 +132,17 @@ impl<S: Store> Writer<S> {
             self.metrics.forget(&name);
             self.batch.dropped.push(name.to_string());
         }
+        if self.layout.complete {
+            let known = &self.layout.registries;
+            let kept = std::mem::take(&mut self.kept).into_iter();
+            let gone = kept.filter(|(name, _)| !known.iter().any(|rule| rule.name == *name));
+            self.batch.dropped.extend(gone.map(|(name, _)| name));
+        }
         let gone: Vec<SmolStr> = self
             .contributions
             .keys()
             .filter(|source| !is_publisher(source) && !self.layout.sources.contains_key(*source))
+            .filter(|source| self.layout.may_forget(source))
             .cloned()
             .collect();
         for source in gone {

@@ -129,6 +129,8 @@ pub struct Writer<S> {
     refusals: HashMap<Origin, Refusal>,
     retell: BTreeSet<Origin>,
     views: Vec<View>,
+    /// Registries that are stored, while it is not known whether they are configured.
+    kept: BTreeMap<String, StoredRegistry>,
     /// What has to become durable beside what the registries serve.
     batch: Batch,
     /// Whether all sources were loaded; see [`Handle::start`].
@@ -162,6 +164,27 @@ fn first_revision() -> u64 {
     u64::try_from(Timestamp::now().as_microsecond()).unwrap_or_default()
 }
 
+/// What is stored of a registry; the beginning of one where nothing is, the very first where the
+/// store is fresh.
+fn stored_snapshot(
+    epoch: &str,
+    name: &str,
+    stored: Option<StoredRegistry>,
+    fresh: bool,
+) -> Snapshot {
+    let registry = stored.unwrap_or_else(|| StoredRegistry {
+        revision: if fresh { 0 } else { first_revision() },
+        compacted: if fresh { 0 } else { first_revision() },
+        ..StoredRegistry::default()
+    });
+    let mut snapshot = Snapshot::new(epoch_of(epoch, name), registry.revision, registry.compacted);
+    for e in registry.entries {
+        let served = Served::new(e.key, &e.server, e.official, e.revision, e.stale);
+        snapshot.insert(Arc::new(served));
+    }
+    snapshot
+}
+
 fn registries(layout: &Layout, views: &[View]) -> Option<Registries> {
     let all = views.iter().map(|view| (view.rule.name.clone(), Arc::clone(&view.shown)));
     let by_name: BTreeMap<SmolStr, Arc<Registry>> = all.collect();
@@ -186,17 +209,7 @@ impl<S: Store> Writer<S> {
         let mut views = Vec::with_capacity(layout.registries.len());
         for rule in &layout.registries {
             let registry = stored.registries.remove(rule.name.as_str());
-            let registry = registry.unwrap_or_else(|| StoredRegistry {
-                revision: if fresh { 0 } else { first_revision() },
-                compacted: if fresh { 0 } else { first_revision() },
-                ..StoredRegistry::default()
-            });
-            let epoch = epoch_of(&epoch, &rule.name);
-            let mut snapshot = Snapshot::new(epoch, registry.revision, registry.compacted);
-            for e in registry.entries {
-                let served = Served::new(e.key, &e.server, e.official, e.revision, e.stale);
-                snapshot.insert(Arc::new(served));
-            }
+            let snapshot = stored_snapshot(&epoch, &rule.name, registry, fresh);
             metrics.catalogue(&rule.name, &snapshot);
             views.push(View::new(rule.clone(), snapshot));
         }
@@ -223,6 +236,7 @@ impl<S: Store> Writer<S> {
             refusals: HashMap::new(),
             retell: BTreeSet::new(),
             views,
+            kept: BTreeMap::new(),
             batch: Batch::default(),
             started: false,
             publishers: HashMap::new(),
@@ -244,7 +258,9 @@ impl<S: Store> Writer<S> {
             if is_publisher(&source) {
                 let publisher = writer.publishers.entry(source.clone()).or_default();
                 publisher.away_since.get_or_insert_with(Instant::now);
-            } else if !writer.layout.sources.contains_key(&source) {
+            } else if !writer.layout.sources.contains_key(&source)
+                && writer.layout.may_forget(&source)
+            {
                 writer.forget(&source, &id.into());
                 continue;
             }
@@ -255,7 +271,11 @@ impl<S: Store> Writer<S> {
             }
         }
         // Registries that are not configured any more.
-        writer.batch.dropped.extend(stored.registries.into_keys());
+        let (gone, kept) =
+            stored.registries.into_iter().partition(|(name, _)| writer.layout.may_forget(name));
+        let gone: BTreeMap<String, StoredRegistry> = gone;
+        writer.batch.dropped.extend(gone.into_keys());
+        writer.kept = kept;
         let sources: Vec<SmolStr> = writer.publishers.keys().cloned().collect();
         for source in sources {
             let entries = writer.count(&source);

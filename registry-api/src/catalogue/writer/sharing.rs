@@ -217,6 +217,7 @@ mod tests {
                 sources: vec!["own".into()],
                 remotes: Remotes::External,
             }],
+            complete: true,
         }
     }
 

@@ -1,0 +1,648 @@
+//! Brings MCPRegistries and what this process serves into step.
+//!
+//! Each pass looks at all resources: it is pure but for what differs, so a pass in which nothing has
+//! changed asks the API server nothing. Whatever may change something (an object, a source, what is
+//! served, who leads) wakes it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::{Api, DynamicObject, Patch, PatchParams};
+use kube::core::{ApiResource, GroupVersionKind};
+use kube::{Client, ResourceExt};
+use serde_json::{Map, Value, json};
+use smol_str::SmolStr;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use waymark_catalogue::filter::{FilterConfig, Lists};
+use waymark_kubernetes::event::{Notice, Poster, Reporter};
+use waymark_kubernetes::lease::Leadership;
+
+use super::crd::{
+    DeploymentMode, GROUP, LogLevel, MCPRegistrySpec, MCPRegistryStatus, Phase, StorageType,
+    VERSION,
+};
+use super::dedicated::{self, Dedicated};
+use super::outcome::{self, Observed};
+use super::plan::{self, Plan, plan, registry_name};
+use super::storage::{self, Owner};
+use super::watch::{Objects, Resources};
+use crate::assembly::{Added, AddedSource, Assembly};
+use crate::catalogue::{Handle, RegistryRule, Remotes};
+use crate::config::{Discovered, Fault, Source, SourceKind};
+use crate::metrics::Metrics;
+use crate::running::Shown;
+use crate::source::{Reach, Statuses};
+
+/// Label of objects that belong to an MCPRegistry: its name.
+pub(super) const LABEL: &str = "toolhive.stacklok.dev/mcpregistry";
+/// Field manager of what the controller applies.
+pub(super) const MANAGER: &str = "waymark-registry-api";
+/// The finalizer: what a registry has is removed before its MCPRegistry is gone.
+const FINALIZER: &str = "toolhive.stacklok.dev/waymark-registry";
+/// `reportingController` of Events.
+const CONTROLLER: &str = "waymark.dev/registry-api";
+/// How long changes may settle.
+const SETTLE: Duration = Duration::from_millis(50);
+/// How often what is served is counted.
+const COUNT: Duration = Duration::from_secs(1);
+/// How long cleaning up may fail before the MCPRegistry is let go all the same.
+const CLEANUP: Duration = Duration::from_secs(30);
+/// How often dedicated Deployments are looked at.
+const DEDICATED: Duration = Duration::from_secs(10);
+/// How long to wait after the API server refused.
+const REFUSED: Duration = Duration::from_secs(5);
+
+/// What the controller is given.
+pub struct ControllerConfig {
+    /// How the API server is reached.
+    pub client: Client,
+    /// Namespaces whose MCPRegistries count; all where empty.
+    pub namespaces: Vec<SmolStr>,
+    /// Prefix of annotations.
+    pub prefix: String,
+    /// Which addresses their sources may be fetched from.
+    pub reach: Reach,
+    /// URL under which clients reach REST, for `status.apiEndpoint`.
+    pub api_url: Option<String>,
+    /// How dedicated Deployments are made; `None`: they are not.
+    pub dedicated: Option<Dedicated>,
+    /// Whether this process reads sources and writes status.
+    pub leadership: Leadership,
+    /// Who this process is (`reportingInstance`).
+    pub instance: String,
+    /// Whether Events are posted.
+    pub events: bool,
+    /// Told which registries want more to be logged.
+    pub log_levels: Box<dyn Fn(&BTreeMap<SmolStr, LogLevel>) + Send + Sync>,
+}
+
+/// The parts of the process that the controller works on.
+pub struct Process {
+    /// What it runs.
+    pub assembly: Arc<Mutex<Assembly>>,
+    /// What it serves.
+    pub catalogue: Handle,
+    /// How its sources stand, and whether it is ready.
+    pub shown: Shown,
+    /// Where it is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+type Key = (String, String);
+
+/// An MCPRegistry as the API server has it.
+#[derive(Debug, Clone)]
+struct Resource {
+    object: DynamicObject,
+    spec: Result<MCPRegistrySpec, String>,
+    status: MCPRegistryStatus,
+}
+
+impl Resource {
+    fn of(object: DynamicObject) -> Self {
+        let spec = object.data.get("spec").cloned().unwrap_or_default();
+        let spec = serde_json::from_value(spec).map_err(|error| error.to_string());
+        let status = object.data.get("status").cloned().unwrap_or_default();
+        let status = serde_json::from_value(status).unwrap_or_default();
+        Self { object, spec, status }
+    }
+
+    fn is_deleting(&self) -> bool {
+        self.object.metadata.deletion_timestamp.is_some()
+    }
+
+    fn has_finalizer(&self) -> bool {
+        self.object.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
+    }
+
+    fn owner(&self) -> Owner {
+        Owner {
+            namespace: self.object.namespace().unwrap_or_default(),
+            name: self.object.name_any(),
+            reference: OwnerReference {
+                api_version: format!("{GROUP}/{VERSION}"),
+                kind: "MCPRegistry".to_owned(),
+                name: self.object.name_any(),
+                uid: self.object.uid().unwrap_or_default(),
+                controller: Some(true),
+                block_owner_deletion: Some(false),
+            },
+        }
+    }
+}
+
+/// What the controller remembers of an MCPRegistry.
+#[derive(Debug, Default)]
+struct Memory {
+    /// Generation that was planned, and what came of it.
+    generation: Option<i64>,
+    plan: Option<Plan>,
+    faults: Vec<Fault>,
+    /// Revision of the registry of which there is a copy, and where that is.
+    copied: Option<(u64, super::crd::StorageRefStatus)>,
+    /// Whether the copy was asked for.
+    restored: bool,
+    /// When its Deployment was last looked at, and what came of it.
+    dedicated: Option<(Instant, Result<i32, String>)>,
+    /// Whether it is known to have no Deployment.
+    no_deployment: bool,
+    /// Not to be tried again before.
+    pause: Option<Instant>,
+    trouble: Option<String>,
+}
+
+/// See the module's documentation.
+pub struct Controller {
+    config: ControllerConfig,
+    process: Process,
+    statuses: Statuses,
+    resources: BTreeMap<Key, Resource>,
+    memory: BTreeMap<Key, Memory>,
+    listed: bool,
+    poster: Poster,
+    levels: BTreeMap<SmolStr, LogLevel>,
+}
+
+impl Controller {
+    /// Has seen nothing yet.
+    #[must_use]
+    pub fn new(config: ControllerConfig, process: Process) -> Self {
+        let reporter = Reporter {
+            controller: CONTROLLER,
+            instance: config.instance.clone(),
+            action: "Sync",
+            or_else: "",
+        };
+        let poster = Poster::new(config.client.clone(), reporter);
+        let statuses = process.shown.statuses.clone();
+        let (resources, memory) = (BTreeMap::new(), BTreeMap::new());
+        let levels = BTreeMap::new();
+        Self { config, process, statuses, resources, memory, listed: false, poster, levels }
+    }
+
+    /// Works until `stop`.
+    pub async fn run(mut self, stop: CancellationToken) {
+        let mut resources =
+            Resources::follow(self.config.client.clone(), &self.config.namespaces, stop.clone());
+        let mut sources = self.statuses.changes();
+        let mut standing = self.config.leadership.standing();
+        let mut tick = tokio::time::interval(COUNT);
+        loop {
+            tokio::select! {
+                // Where the watches have ended, `stop` is on its way.
+                changed = resources.changed() => if changed.is_err() { return },
+                _ = sources.changed() => {}
+                _ = standing.changed() => {}
+                _ = tick.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            tokio::time::sleep(SETTLE).await;
+            sources.mark_unchanged();
+            let objects = resources.now();
+            self.take(objects);
+            tokio::select! {
+                () = self.pass() => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Takes in what the API server has.
+    fn take(&mut self, objects: Objects) {
+        self.listed |= objects.listed;
+        let mut kept: BTreeSet<Key> = BTreeSet::new();
+        for (key, object) in objects.by_key {
+            kept.insert(key.clone());
+            let known = self.resources.get(&key);
+            let newer =
+                known.is_none_or(|k| k.object.resource_version() != object.resource_version());
+            // What was written last may not have come back yet.
+            if newer && !known.is_some_and(|known| is_older(&object, &known.object)) {
+                self.resources.insert(key, Resource::of(object));
+            }
+        }
+        if objects.listed {
+            self.resources.retain(|key, _| kept.contains(key));
+            self.memory.retain(|key, _| kept.contains(key));
+        }
+    }
+
+    async fn pass(&mut self) {
+        if !self.listed {
+            return;
+        }
+        let leads = self.config.leadership.holds();
+        let keys: Vec<Key> = self.resources.keys().cloned().collect();
+        let added = self.plan_all(&keys, leads);
+        self.log_levels();
+        if self.process.assembly.lock().await.add(added).await.is_err() {
+            return;
+        }
+        self.process.shown.not_ready.store(Arc::new(None));
+        for key in keys {
+            if !self.config.leadership.holds() {
+                return;
+            }
+            let paused = self.memory.get(&key).and_then(|memory| memory.pause);
+            if paused.is_some_and(|until| Instant::now() < until) {
+                continue;
+            }
+            if let Err(error) = self.settle(&key).await {
+                let (namespace, name) = &key;
+                tracing::warn!(registry = %registry_name(namespace, name), %error, "the MCPRegistry could not be written; trying again");
+                let memory = self.memory.entry(key).or_default();
+                memory.pause = Some(Instant::now() + REFUSED);
+            }
+        }
+    }
+
+    /// What all MCPRegistries add. A spec that is not right leaves what there was before.
+    fn plan_all(&mut self, keys: &[Key], leads: bool) -> Added {
+        let mut added = Added { complete: true, ..Added::default() };
+        let asking = self.trigger_key();
+        for key in keys {
+            let Some(resource) = self.resources.get(key) else { continue };
+            if resource.is_deleting() {
+                continue;
+            }
+            let memory = self.memory.entry(key.clone()).or_default();
+            let generation = resource.object.metadata.generation;
+            if memory.generation != generation || memory.generation.is_none() {
+                memory.generation = generation;
+                let (namespace, name) = key;
+                let planned = match &resource.spec {
+                    Ok(spec) => plan(namespace, name, spec, &self.config.reach),
+                    Err(error) => {
+                        Err(vec![Fault { path: "spec".to_owned(), message: error.clone() }])
+                    }
+                };
+                match planned {
+                    Ok(plan) => (memory.plan, memory.faults) = (Some(plan), Vec::new()),
+                    Err(faults) => {
+                        memory.faults = faults;
+                        let kept = memory.plan.take();
+                        memory.plan =
+                            Some(kept.unwrap_or_else(|| stored(namespace, name, &resource.spec)));
+                    }
+                }
+            }
+            let Some(plan) = &memory.plan else { continue };
+            let trigger = resource.object.annotations().get(&asking).cloned();
+            // A resource whose spec is wrong is left as it is.
+            let read = leads && memory.faults.is_empty();
+            if let Some(source) = &plan.source {
+                let read = read && source.kind.is_read();
+                let (source, trigger) = (source.clone(), trigger.clone());
+                added.sources.push(AddedSource { source, read, trigger });
+            }
+            let (source, trigger) = (plan.deployed.clone(), None);
+            added.sources.push(AddedSource { source, read: false, trigger });
+            added.registries.push(plan.registry.clone());
+        }
+        added
+    }
+
+    fn trigger_key(&self) -> String {
+        format!("{}sync-trigger", self.config.prefix)
+    }
+
+    fn log_levels(&mut self) {
+        let level = |(key, resource): (&Key, &Resource)| {
+            let level = resource.spec.as_ref().ok()?.log_level?;
+            Some((registry_name(&key.0, &key.1), level))
+        };
+        let levels: BTreeMap<SmolStr, LogLevel> = self.resources.iter().filter_map(level).collect();
+        if levels != self.levels {
+            (self.config.log_levels)(&levels);
+            self.levels = levels;
+        }
+    }
+
+    /// Writes what there is to write of one MCPRegistry.
+    async fn settle(&mut self, key: &Key) -> Result<(), kube::Error> {
+        let Some(resource) = self.resources.get(key).cloned() else { return Ok(()) };
+        if resource.is_deleting() {
+            return self.finish(key, &resource).await;
+        }
+        if !resource.has_finalizer() {
+            self.set_finalizer(key, &resource, true).await?;
+            return Ok(());
+        }
+        self.assist(key, &resource).await;
+        let observed = self.observe(key, &resource);
+        self.write(key, &resource, &observed).await
+    }
+
+    /// The copy and the Deployment.
+    async fn assist(&mut self, key: &Key, resource: &Resource) {
+        let Ok(spec) = &resource.spec else { return };
+        let owner = resource.owner();
+        let name = registry_name(&key.0, &key.1);
+        let Some(registry) = self.process.catalogue.registry(&name) else { return };
+        let snapshot = registry.snapshot();
+        let source = self.statuses.get(&name);
+        let memory = self.memory.entry(key.clone()).or_default();
+        memory.trouble = None;
+        let client = &self.config.client;
+        if spec.storage_ref.kind == StorageType::Configmap {
+            if snapshot.is_empty() && source.failure.is_some() && !memory.restored {
+                memory.restored = true;
+                match storage::read(client, &owner).await {
+                    Ok(entries) if !entries.is_empty() => {
+                        tracing::info!(registry = %name, entries = entries.len(), "taking what the copy has, because the source cannot be read");
+                        // Where the process is shutting down it is not needed.
+                        let _ = self.process.catalogue.replace(name.clone(), entries).await;
+                    }
+                    Ok(_) => {}
+                    Err(error) => memory.trouble = Some(error.to_string()),
+                }
+            } else if source.phase == crate::source::Phase::Complete
+                && memory.copied.as_ref().is_none_or(|(at, _)| *at != snapshot.generation())
+            {
+                match storage::write(client, &owner, &snapshot).await {
+                    Ok(storage) => memory.copied = Some((snapshot.generation(), storage)),
+                    Err(error) => memory.trouble = Some(error.to_string()),
+                }
+            }
+        } else if resource.status.storage_ref.as_ref().is_some_and(|r| r.config_map_ref.is_some()) {
+            memory.copied = None;
+            if let Err(error) = storage::remove(client, &owner).await {
+                memory.trouble = Some(error.to_string());
+            }
+        }
+        match (spec.deployment.mode, &self.config.dedicated) {
+            (DeploymentMode::Dedicated, Some(dedicated)) => {
+                memory.no_deployment = false;
+                let due = memory.dedicated.as_ref().is_none_or(|(at, _)| at.elapsed() >= DEDICATED);
+                if due {
+                    let applied =
+                        dedicated::apply(client, &owner, &spec.deployment, dedicated, &name).await;
+                    let applied = applied.map_err(|error| error.to_string());
+                    memory.dedicated = Some((Instant::now(), applied));
+                }
+                if let Some((_, Err(error))) = &memory.dedicated {
+                    memory.trouble = Some(error.clone());
+                }
+            }
+            (DeploymentMode::Dedicated, None) => {
+                let trouble = "this controller makes no dedicated Deployments: it was given no --dedicated-image and --dedicated-upstream";
+                memory.trouble = Some(trouble.to_owned());
+            }
+            (DeploymentMode::Shared, _) if !memory.no_deployment => {
+                memory.dedicated = None;
+                match dedicated::remove(client, &owner).await {
+                    Ok(()) => memory.no_deployment = true,
+                    Err(error) => memory.trouble = Some(error.to_string()),
+                }
+            }
+            (DeploymentMode::Shared, _) => {}
+        }
+    }
+
+    fn observe(&self, key: &Key, resource: &Resource) -> Observed {
+        let name = registry_name(&key.0, &key.1);
+        let registry = self.process.catalogue.registry(&name);
+        let snapshot = registry.map(|registry| registry.snapshot());
+        let memory = self.memory.get(key);
+        let reads =
+            memory.and_then(|memory| memory.plan.as_ref()).is_some_and(|p| p.source.is_some());
+        let dedicated = memory.and_then(|memory| memory.dedicated.as_ref());
+        let shared = self.config.api_url.as_ref();
+        let shared = shared.map(|url| format!("{}/registry/{name}", url.trim_end_matches('/')));
+        Observed {
+            generation: resource.object.metadata.generation,
+            trigger: resource.object.annotations().get(&self.trigger_key()).cloned(),
+            faults: memory.map(|memory| memory.faults.clone()).unwrap_or_default(),
+            source: reads.then(|| self.statuses.get(&name)),
+            servers: snapshot.as_ref().map_or(0, |snapshot| snapshot.len()),
+            deployed: snapshot.as_ref().map_or(0, |snapshot| snapshot.deployed()),
+            endpoint: match dedicated {
+                Some((_, Ok(1..))) => Some(dedicated::endpoint(&resource.owner())),
+                _ => shared,
+            },
+            storage: memory
+                .and_then(|memory| memory.copied.as_ref())
+                .map(|(_, storage)| storage.clone())
+                .or_else(|| {
+                    let configmap = resource
+                        .spec
+                        .as_ref()
+                        .is_ok_and(|s| s.storage_ref.kind == StorageType::Configmap);
+                    if configmap {
+                        resource.status.storage_ref.clone()
+                    } else {
+                        Some(super::crd::StorageRefStatus::default())
+                    }
+                }),
+            deleting: resource.is_deleting(),
+            trouble: memory.and_then(|memory| memory.trouble.clone()),
+        }
+    }
+
+    /// Writes the status where it is another, and tells what changed.
+    async fn write(
+        &mut self,
+        key: &Key,
+        resource: &Resource,
+        observed: &Observed,
+    ) -> Result<(), kube::Error> {
+        let new = outcome::status(&resource.status, observed, Timestamp::now());
+        let Some(patch) = difference(resource.object.data.get("status"), &new) else {
+            return Ok(());
+        };
+        let written = self
+            .api(&key.0)
+            .patch_status(&key.1, &PatchParams::default(), &Patch::Merge(&json!({"status": patch})))
+            .await;
+        self.process.metrics.status_written();
+        match written {
+            Ok(object) => {
+                self.resources.insert(key.clone(), Resource::of(object));
+            }
+            Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
+            Err(error) => return Err(error),
+        }
+        if self.config.events {
+            let regarding = reference(resource);
+            let number = u32::try_from(Timestamp::now().as_second()).unwrap_or_default();
+            for (reason, note, warning) in outcome::news(&resource.status, &new) {
+                self.poster.post(&regarding, &Notice::new(reason, &note, warning, number)).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a registry down whose MCPRegistry is being deleted. It is not served any more by now.
+    async fn finish(&mut self, key: &Key, resource: &Resource) -> Result<(), kube::Error> {
+        if !resource.has_finalizer() {
+            return Ok(());
+        }
+        if resource.status.phase != Phase::Terminating {
+            let observed = self.observe(key, resource);
+            self.write(key, resource, &observed).await?;
+        }
+        let (client, owner) = (&self.config.client, resource.owner());
+        let removed = async {
+            storage::remove(client, &owner).await.map_err(|error| error.to_string())?;
+            dedicated::remove(client, &owner).await.map_err(|error| error.to_string())
+        };
+        if let Err(error) = removed.await {
+            let since = resource.object.metadata.deletion_timestamp.as_ref().map(|at| at.0);
+            let took = since.map(|since| Timestamp::now().duration_since(since));
+            let took = took.and_then(|took| Duration::try_from(took).ok()).unwrap_or_default();
+            let registry = registry_name(&key.0, &key.1);
+            if took < CLEANUP {
+                tracing::warn!(%registry, "{error}; trying again");
+                self.memory.entry(key.clone()).or_default().pause = Some(Instant::now() + REFUSED);
+                return Ok(());
+            }
+            tracing::error!(%registry, "{error}; the MCPRegistry is let go all the same, its objects have to be removed by hand");
+        }
+        let current = self.resources.get(key).cloned().unwrap_or_else(|| resource.clone());
+        self.set_finalizer(key, &current, false).await
+    }
+
+    /// Adds or removes the finalizer; where somebody else wrote meanwhile, the next pass does.
+    async fn set_finalizer(
+        &mut self,
+        key: &Key,
+        resource: &Resource,
+        wanted: bool,
+    ) -> Result<(), kube::Error> {
+        let others = resource.object.finalizers().iter().filter(|f| *f != FINALIZER).cloned();
+        let finalizers: Vec<String> = others.chain(wanted.then(|| FINALIZER.to_owned())).collect();
+        let patch = json!({"metadata": {
+            "resourceVersion": resource.object.resource_version(), "finalizers": finalizers}});
+        let params = PatchParams::default();
+        match self.api(&key.0).patch(&key.1, &params, &Patch::Merge(&patch)).await {
+            Ok(object) => {
+                if wanted {
+                    self.resources.insert(key.clone(), Resource::of(object));
+                } else {
+                    self.resources.remove(key);
+                }
+                Ok(())
+            }
+            Err(kube::Error::Api(status)) if matches!(status.code, 404 | 409) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn api(&self, namespace: &str) -> Api<DynamicObject> {
+        Api::namespaced_with(self.config.client.clone(), namespace, &resource())
+    }
+}
+
+/// The kind of MCPRegistries.
+pub(super) fn resource() -> ApiResource {
+    let gvk = GroupVersionKind::gvk(GROUP, VERSION, "MCPRegistry");
+    ApiResource::from_gvk_with_plural(&gvk, "mcpregistries")
+}
+
+/// Whether one state of an object is older than another: resource versions of one object are numbers
+/// that grow (Kubernetes 1.35 says so for all of its own).
+fn is_older(object: &DynamicObject, than: &DynamicObject) -> bool {
+    let number = |object: &DynamicObject| object.resource_version()?.parse::<u64>().ok();
+    let same = object.uid() == than.uid();
+    same && matches!((number(object), number(than)), (Some(a), Some(b)) if a < b)
+}
+
+/// What is served of a registry whose spec never was right in this process's life: what is stored of
+/// it, as far as its filter can be read.
+fn stored(namespace: &str, name: &str, spec: &Result<MCPRegistrySpec, String>) -> Plan {
+    let own = registry_name(namespace, name);
+    let nothing = FilterConfig {
+        names: Lists { include: Vec::new(), exclude: vec!["*".to_owned()] },
+        ..FilterConfig::default()
+    };
+    let filter = spec.as_ref().ok().and_then(|spec| plan::filter(&spec.filter));
+    let mut source = Source::new(own.clone(), SourceKind::Managed);
+    source.filter = filter.unwrap_or(nothing);
+    let labelled = Discovered { namespaces: vec![namespace.into()], labelled: true };
+    let mut deployed = Source::new(format!("{own}:deployed"), SourceKind::Discovery(labelled));
+    deployed.filter = source.filter.clone();
+    let sources = vec![source.name.clone(), deployed.name.clone()];
+    let registry = RegistryRule { name: own, sources, remotes: Remotes::External };
+    Plan { source: Some(source), deployed, registry }
+}
+
+fn reference(resource: &Resource) -> ObjectReference {
+    ObjectReference {
+        api_version: Some(format!("{GROUP}/{VERSION}")),
+        kind: Some("MCPRegistry".to_owned()),
+        namespace: resource.object.namespace(),
+        name: Some(resource.object.name_any()),
+        uid: resource.object.uid(),
+        ..ObjectReference::default()
+    }
+}
+
+/// The merge patch that makes one status of another; `None` where they are the same.
+fn difference(old: Option<&Value>, new: &MCPRegistryStatus) -> Option<Value> {
+    let Ok(Value::Object(new)) = serde_json::to_value(new) else { return None };
+    let empty = Map::new();
+    let old = old.and_then(Value::as_object).unwrap_or(&empty);
+    let mut patch: Map<String, Value> = new
+        .iter()
+        .filter(|(key, value)| old.get(*key) != Some(value))
+        .map(|(k, v)| (k.clone(), v.clone()))
+        .collect();
+    for key in old.keys().filter(|key| !new.contains_key(*key)) {
+        patch.insert(key.clone(), Value::Null);
+    }
+    // A part that is gone within an object has to be said, too.
+    for (key, value) in &mut patch {
+        if let (Some(Value::Object(old)), Value::Object(new)) = (old.get(key), value) {
+            for key in old.keys() {
+                if !new.contains_key(key) {
+                    new.insert(key.clone(), Value::Null);
+                }
+            }
+        }
+    }
+    (!patch.is_empty()).then_some(Value::Object(patch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn differences() {
+        let status = MCPRegistryStatus {
+            message: Some("m".into()),
+            api_endpoint: Some("http://x".into()),
+            ..MCPRegistryStatus::default()
+        };
+        let written = serde_json::to_value(&status).unwrap();
+        assert_eq!(difference(Some(&written), &status), None);
+        let other = MCPRegistryStatus { api_endpoint: None, server_count: 1, ..status };
+        assert_eq!(
+            difference(Some(&written), &other),
+            Some(json!({"apiEndpoint": null, "serverCount": 1}))
+        );
+        assert!(difference(None, &other).is_some());
+    }
+
+    #[test]
+    fn what_is_stored_is_shown_only_through_its_filter() {
+        let spec = |filter: Value| {
+            serde_json::from_value(json!({"source": {"type": "url"}, "filter": filter}))
+                .map_err(|error| error.to_string())
+        };
+        let exclude = |spec| {
+            let plan = stored("a", "b", &spec);
+            (plan.source.unwrap().filter.names.exclude, plan.deployed.filter.names.exclude)
+        };
+        let all = || vec!["*".to_owned()];
+        assert_eq!(exclude(spec(json!({"exclude": ["x*"]}))).0, ["x*"]);
+        assert_eq!(exclude(spec(json!({"exclude": ["["]}))), (all(), all()));
+        assert_eq!(exclude(spec(json!({"exclude": 7}))), (all(), all()));
+    }
+}
