@@ -16,7 +16,7 @@ use waymark_registry_api::config::{
     Configuration, Database, Discovered, FileOrigin, Source, SourceKind,
 };
 use waymark_registry_api::mcpregistry::{
-    Controller, ControllerConfig, Dedicated, Process, definition,
+    Controller, ControllerConfig, Dedicated, LogLevels, Process, definition,
 };
 use waymark_registry_api::metrics::Metrics;
 use waymark_registry_api::running::{Shown, Tokens};
@@ -28,7 +28,7 @@ use crate::cli::{ControllerArgs, ElectionArgs, ListenArgs, RegistryArgs};
 use crate::curated::Curated;
 use crate::election::Election;
 use crate::output;
-use crate::run::{LogLevels, Stop, check_closed, cluster_client, stop_on_signal, writer_config};
+use crate::run::{Stop, check_closed, cluster_client, stop_on_signal, writer_config};
 
 /// How often it is looked whether the configuration file changed.
 const LOOK: Duration = Duration::from_secs(1);
@@ -193,6 +193,7 @@ pub(crate) async fn run(args: RegistryArgs, log_levels: LogLevels) -> anyhow::Re
         "the registry is listening"
     );
     let controlling = client.map(|client| {
+        let assembly = Arc::clone(&assembly);
         let process = Process { assembly, catalogue, shown, metrics };
         let http = registry.listening.http_address;
         let local = http.ip().is_loopback().then(|| format!("http://{http}"));
@@ -200,6 +201,8 @@ pub(crate) async fn run(args: RegistryArgs, log_levels: LogLevels) -> anyhow::Re
     });
     let controlling = controlling.transpose()?;
     registry.serve(stop).await?;
+    // The sources are read for as long as it is there.
+    drop(assembly);
     if let Some((controlling, election)) = controlling {
         controlling.await.context("the controller failed")?;
         election.end().await?;

@@ -1,13 +1,11 @@
 //! What all commands share: log, runtime, signals, settings.
 
-use std::collections::BTreeMap;
 use std::future::Future;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use smol_str::SmolStr;
 use tokio::signal::unix::{SignalKind, signal};
 pub(crate) use tokio_util::sync::CancellationToken as Stop;
 use tracing_subscriber::layer::SubscriberExt;
@@ -16,13 +14,10 @@ use tracing_subscriber::{EnvFilter, reload};
 use waymark_discovery::Settings;
 use waymark_discovery::source::manifest::yaml;
 use waymark_registry_api::catalogue;
-use waymark_registry_api::mcpregistry::LogLevel;
+use waymark_registry_api::mcpregistry::{LogLevel, LogLevels};
 use waymark_registry_api::server::Address;
 
 use crate::cli::{ListenArgs, LogFormat, RetentionArgs, RuleArgs};
-
-/// What is logged, beyond the usual, of some registries.
-pub(crate) type LogLevels = Box<dyn Fn(&BTreeMap<SmolStr, LogLevel>) + Send + Sync>;
 
 /// Logs to stderr at the level of `RUST_LOG`, else at `default`; gives the way to log more of some
 /// registries.

@@ -58,6 +58,9 @@ const DEDICATED: Duration = Duration::from_secs(10);
 /// How long to wait after the API server refused.
 const REFUSED: Duration = Duration::from_secs(5);
 
+/// Told which registries want more to be logged, by name.
+pub type LogLevels = Box<dyn Fn(&BTreeMap<SmolStr, LogLevel>) + Send + Sync>;
+
 /// What the controller is given.
 pub struct ControllerConfig {
     /// How the API server is reached.
@@ -79,7 +82,7 @@ pub struct ControllerConfig {
     /// Whether Events are posted.
     pub events: bool,
     /// Told which registries want more to be logged.
-    pub log_levels: Box<dyn Fn(&BTreeMap<SmolStr, LogLevel>) + Send + Sync>,
+    pub log_levels: LogLevels,
 }
 
 /// The parts of the process that the controller works on.
@@ -394,7 +397,7 @@ impl Controller {
                 let trouble = "this controller makes no dedicated Deployments: it was given no --dedicated-image and --dedicated-upstream";
                 memory.trouble = Some(trouble.to_owned());
             }
-            (DeploymentMode::Shared, _) if !memory.no_deployment => {
+            (DeploymentMode::Shared, Some(_)) if !memory.no_deployment => {
                 memory.dedicated = None;
                 match dedicated::remove(client, &owner).await {
                     Ok(()) => memory.no_deployment = true,
@@ -490,7 +493,10 @@ impl Controller {
         let (client, owner) = (&self.config.client, resource.owner());
         let removed = async {
             storage::remove(client, &owner).await.map_err(|error| error.to_string())?;
-            dedicated::remove(client, &owner).await.map_err(|error| error.to_string())
+            if self.config.dedicated.is_some() {
+                dedicated::remove(client, &owner).await.map_err(|error| error.to_string())?;
+            }
+            Ok::<(), String>(())
         };
         if let Err(error) = removed.await {
             let since = resource.object.metadata.deletion_timestamp.as_ref().map(|at| at.0);

@@ -1,7 +1,7 @@
 //! The types of the resource. The CRD is generated from them (`waymark crds`), so what is said here
 //! is what `kubectl explain` shows.
 // The derives say each type a second time, where nothing reaches it.
-#![allow(unreachable_pub)]
+#![allow(unreachable_pub, clippy::duplicated_attributes)]
 
 use std::collections::BTreeMap;
 

@@ -17,7 +17,7 @@ mod plan;
 mod storage;
 mod watch;
 
-pub use controller::{Controller, ControllerConfig, Process};
+pub use controller::{Controller, ControllerConfig, LogLevels, Process};
 pub use crd::{
     GROUP, LogLevel, MCPRegistry, MCPRegistrySpec, MCPRegistryStatus, VERSION, definition,
 };

@@ -249,19 +249,16 @@ pub(super) fn news(
         let condition = status.conditions.iter().find(|c| c.type_ == SYNC_SUCCESSFUL);
         condition.map(|c| (c.status.clone(), c.reason.clone(), c.message.clone()))
     };
-    match (of(old), of(new)) {
-        (old, Some((status, reason, said))) if status == "False" => {
-            if old.is_none_or(|(s, r, m)| (s, r, m) != (status, reason.clone(), said)) {
-                news.push((known(&reason), message, true));
-            }
+    let (was, is) = (of(old), of(new));
+    if let Some((status, reason, _)) = &is {
+        let before = was.as_ref().map(|(status, ..)| status.as_str());
+        if status == "False" && was != is {
+            news.push((known(reason), message, true));
+        } else if status == "True"
+            && (before != Some("True") || old.last_sync_hash != new.last_sync_hash)
+        {
+            news.push(("SyncSuccessful", message, false));
         }
-        (was, Some((status, ..))) if status == "True" => {
-            let failed = was.is_none_or(|(status, ..)| status != "True");
-            if failed || old.last_sync_hash != new.last_sync_hash {
-                news.push(("SyncSuccessful", message, false));
-            }
-        }
-        _ => {}
     }
     let (before, now) = (old.deployed_server_count, new.deployed_server_count);
     if before != now && new.phase != Phase::Terminating {

@@ -96,6 +96,9 @@ impl<V> Objects<V> {
     }
 }
 
+/// Documents, with the names of their ConfigMaps.
+type Named = Vec<(String, Vec<u8>)>;
+
 /// The state of the watches.
 #[derive(Debug, Default)]
 struct State {
@@ -145,7 +148,7 @@ impl ConfigMapSource {
     }
 
     /// The documents of now, and their fingerprint.
-    fn documents(&self, shared: &Shared) -> Result<(Vec<(String, Vec<u8>)>, String), SourceError> {
+    fn documents(&self, shared: &Shared) -> Result<(Named, String), SourceError> {
         let state = shared.state();
         let failures = [&state.documents.failure, &state.grants.failure];
         if let Some(failure) = failures.into_iter().flatten().next() {

@@ -92,6 +92,6 @@ pub trait Source: Send + 'static {
         Vec::new()
     }
 
-    /// What could not be taken of what was read last: the next fetch gives all there is.
+    /// Forgets what was read last, because it was not taken: the next fetch gives all there is.
     fn reset(&mut self) {}
 }

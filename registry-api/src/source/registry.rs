@@ -4,6 +4,7 @@
 //! go away. So each says of itself, in the header [`PATH_HEADER`], which registries its entries come
 //! from; one that finds itself there refuses the source, and drops what it had of it.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashSet};
 use std::time::{Duration, Instant};
 
@@ -198,15 +199,16 @@ impl RegistrySource {
         for item in items {
             match item.updated {
                 Some(updated) => latest = latest.max(updated),
-                None => all_tell = false,
+                // What is no entry at all does not change by itself.
+                None => all_tell &= !item.server.is_object(),
             }
             if item.status == Status::Deleted {
                 continue;
             }
             let (id, known, prepared) = read(item);
             // Of entries that stand there twice the first counts.
-            if !entries.contains_key(&id) {
-                entries.insert(id, known);
+            if let Entry::Vacant(vacant) = entries.entry(id) {
+                vacant.insert(known);
                 good.extend(prepared);
             }
         }
@@ -230,10 +232,9 @@ impl RegistrySource {
             if mirror.entries.get(&id) == Some(&known) && !deleted {
                 continue;
             }
-            if deleted || prepared.is_none() {
-                if mirror.entries.get(&id).is_some_and(|known| known.digest.is_some()) {
-                    removed.push(id.clone());
-                }
+            let had = mirror.entries.get(&id).is_some_and(|known| known.digest.is_some());
+            if had && (deleted || prepared.is_none()) {
+                removed.push(id.clone());
             }
             any |= if deleted {
                 mirror.entries.remove(&id).is_some()

@@ -81,8 +81,6 @@ pub struct Sync<S> {
     sink: Sink,
     /// Fingerprint of what was handed on last.
     handed: Option<String>,
-    /// What came of what was read last.
-    verdict: Result<(), SourceError>,
     /// Failures in a row, since it was last asked for.
     failed: u32,
 }
@@ -91,7 +89,7 @@ impl<S: Source> Sync<S> {
     /// Not read yet.
     #[must_use]
     pub fn new(name: SmolStr, source: S, policy: SyncPolicy, trigger: Trigger, sink: Sink) -> Self {
-        Self { name, source, policy, trigger, sink, handed: None, verdict: Ok(()), failed: 0 }
+        Self { name, source, policy, trigger, sink, handed: None, failed: 0 }
     }
 
     /// Reads the source, now and again, until `stop`. `read` is told when it was read once.
@@ -133,15 +131,13 @@ impl<S: Source> Sync<S> {
         tracing::debug!(?trigger, "reading the source");
         let before = self.handed.clone();
         let outcome = match self.source.fetch().await {
-            Ok(fetched) => {
-                let taken = self.take(fetched).await;
-                if taken.is_err() {
-                    self.source.reset();
-                }
-                taken
-            }
+            Ok(fetched) => self.take(fetched).await,
             Err(error) => Err(error),
         };
+        // So that "unchanged" always means: as what was taken last.
+        if outcome.as_ref().is_err_and(|error| error.cause != Cause::Source) {
+            self.source.reset();
+        }
         let took = started.elapsed();
         self.sink.metrics.synced(&self.name, took, now, outcome.is_ok());
         match &outcome {
@@ -182,13 +178,11 @@ impl<S: Source> Sync<S> {
     }
 
     async fn take(&mut self, fetched: Fetched) -> Result<(), SourceError> {
-        let (content, removed) = match fetched {
-            Fetched::Unchanged => return self.verdict.clone(),
-            Fetched::Whole(content) => (content, None),
-            Fetched::Changes { content, removed } => (content, Some(removed)),
-        };
-        self.verdict = self.hand_on(content, removed).await;
-        self.verdict.clone()
+        match fetched {
+            Fetched::Unchanged => Ok(()),
+            Fetched::Whole(content) => self.hand_on(content, None).await,
+            Fetched::Changes { content, removed } => self.hand_on(content, Some(removed)).await,
+        }
     }
 
     async fn hand_on(
@@ -244,7 +238,6 @@ impl<S: Source> Sync<S> {
         // Where the process is shutting down there is nothing left to do.
         let _ = self.sink.catalogue.replace(self.name.clone(), Vec::new()).await;
         self.handed = None;
-        self.source.reset();
         self.sink.statuses.change(&self.name, |status| status.entries = 0);
     }
 }

@@ -55,4 +55,8 @@ impl Source for UrlSource {
         let text = compressed::text(&answer.body, MAX_BYTES)?;
         parse(text, self.expected).await
     }
+
+    fn reset(&mut self) {
+        self.known.clear();
+    }
 }

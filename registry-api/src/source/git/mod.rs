@@ -201,7 +201,6 @@ impl Source for GitSource {
     }
 
     fn reset(&mut self) {
-        // A commit does not change: what could not be taken of it once never can, but for the store.
         self.read = None;
     }
 }
