@@ -222,22 +222,28 @@ impl Cluster {
 
     /// A kubeconfig of the ServiceAccount `waymark-discovery` of a namespace, which is created.
     pub(crate) async fn account(&self, namespace: &str) -> PathBuf {
-        let token = self.token(namespace).await;
-        let file = self.server.folder.path().join(format!("{namespace}.kubeconfig"));
+        self.account_of(namespace, "waymark-discovery").await
+    }
+
+    /// The same of another ServiceAccount.
+    pub(crate) async fn account_of(&self, namespace: &str, name: &str) -> PathBuf {
+        let token = self.token_of(namespace, name).await;
+        let file = self.server.folder.path().join(format!("{namespace}.{name}.kubeconfig"));
         self.server.kubeconfig(&file, self.server.port, namespace, &json!({"token": token}));
         file
     }
 
     /// A token of the same, fresh.
     pub(crate) async fn token(&self, namespace: &str) -> String {
+        self.token_of(namespace, "waymark-discovery").await
+    }
+
+    async fn token_of(&self, namespace: &str, name: &str) -> String {
         self.apply(&object("v1", "Namespace", "", namespace)).await;
-        self.apply(&object("v1", "ServiceAccount", namespace, "waymark-discovery")).await;
+        self.apply(&object("v1", "ServiceAccount", namespace, name)).await;
         let api: Api<ServiceAccount> = Api::namespaced(self.client.clone(), namespace);
         let request = TokenRequest::default();
-        let token = api
-            .create_token_request("waymark-discovery", &PostParams::default(), &request)
-            .await
-            .unwrap();
+        let token = api.create_token_request(name, &PostParams::default(), &request).await.unwrap();
         token.status.unwrap().token.unwrap()
     }
 

@@ -9,10 +9,15 @@ mod harness;
 mod kinds;
 mod leader;
 mod life;
+mod mcpregistry;
+#[path = "../common/postgres.rs"]
+mod postgres;
 mod rbac;
 mod scope;
 mod storm;
 mod toolhive;
+#[path = "../common/web.rs"]
+mod web;
 
 #[test]
 fn without_a_cluster_it_says_what_to_do() {

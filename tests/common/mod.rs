@@ -142,11 +142,15 @@ pub struct Registry {
 
 impl Registry {
     pub fn start(data: &Path, grpc: &str, more: &[&str]) -> Self {
+        Self::spawn(binary(), data, grpc, more)
+    }
+
+    /// The same by a command of the binary, which has an environment of its own.
+    pub fn spawn(mut command: Command, data: &Path, grpc: &str, more: &[&str]) -> Self {
         let data = data.to_str().unwrap();
-        let mut args = vec!["registry-api", "--log-format", "json", "--http-addr", "127.0.0.1:0"];
-        args.extend(["--grpc-addr", grpc, "--data", data]);
-        args.extend(more);
-        let mut waymark = Waymark::start(&args);
+        command.args(["registry-api", "--log-format", "json", "--http-addr", "127.0.0.1:0"]);
+        command.args(["--grpc-addr", grpc, "--data", data]).args(more);
+        let mut waymark = Waymark::spawn(command);
         let line = waymark.line(&["the registry is listening"]);
         let log: Value = serde_json::from_str(&line).expect("a JSON log line");
         let rest = format!("http://{}", log["http"].as_str().unwrap());

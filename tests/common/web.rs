@@ -18,6 +18,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
+type Function = Arc<dyn Fn(&Uri) -> (StatusCode, String) + Send + Sync>;
+
 /// What the server answers with.
 #[derive(Clone)]
 pub enum Reply {
@@ -38,7 +40,7 @@ pub enum Reply {
     /// What `git http-backend` says of the repositories of a folder.
     Git(PathBuf),
     /// What a function says of the request.
-    By(Arc<dyn Fn(&Uri) -> (StatusCode, String) + Send + Sync>),
+    By(Function),
 }
 
 /// One request that came.
@@ -112,7 +114,12 @@ impl Web {
                 }
             })
         };
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let listener = {
+            let _inside = runtime.enter();
+            TcpListener::from_std(listener).unwrap()
+        };
         let address = listener.local_addr().unwrap();
         let mut certificate = String::new();
         if tls {

@@ -69,7 +69,8 @@ pub struct Rest {
     pub overrides: Overrides,
     /// `registry-server`.
     pub link: Option<Link>,
-    /// Name of the target registry (label `registry-name`).
+    /// The target registry: label `registry-name`, or `NAMESPACE.NAME` where the label
+    /// `registry-namespace` is there, too.
     pub registry: Option<SmolStr>,
     /// `authz-claims`, as compact JSON.
     pub claims: Option<Arc<str>>,
@@ -289,7 +290,10 @@ impl Parser<'_> {
                 .filter(|value| !value.is_empty())
                 .cloned()
         };
-        self.rest.registry = get("registry-name");
+        self.rest.registry = get("registry-name").map(|name| match get("registry-namespace") {
+            Some(namespace) => format_smolstr!("{namespace}.{name}"),
+            None => name,
+        });
         if self.parsed.name.is_none() && self.get("registry-name").is_none() {
             // Label values are a subset of what a name may hold.
             self.parsed.name = get("server-name");
@@ -421,6 +425,10 @@ mod tests {
         let parsed = Annotations::parse("p/", Carrier::Route, &own, Some(&labels));
         assert_eq!(parsed.name.as_deref(), Some("github"));
         assert_eq!(parsed.registry.as_deref(), Some("team"));
+        let mut both = labels;
+        both.insert("toolhive.stacklok.io/registry-namespace".into(), "system".into());
+        let both = Annotations::parse("p/", Carrier::Route, &own, Some(&both));
+        assert_eq!(both.registry.as_deref(), Some("system.team"));
         let described = parsed.description.unwrap();
         assert_eq!(
             (described.tier, described.tags.join(" ").as_str()),

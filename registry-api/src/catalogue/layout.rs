@@ -112,14 +112,18 @@ pub(super) fn is_publisher(source: &str) -> bool {
     source.contains('/')
 }
 
-/// Whether a label names a registry: by its name, or, of an MCPRegistry, by its own name from within
-/// its namespace, or from elsewhere as `namespace.name`.
+/// Whether a label, which is `name` or `namespace.name`, names a registry other than by the whole of
+/// its name: an MCPRegistry by its own name from within its namespace, a registry of the
+/// configuration with whatever namespace, because it has none.
 fn is_named(rule: &RegistryRule, label: &str, entry: &Prepared) -> bool {
     let of = |namespace: &SmolStr| {
         let own = rule.name.strip_prefix(namespace.as_str());
         own.and_then(|own| own.strip_prefix('.')) == Some(label)
     };
-    rule.name == label || entry.namespaces.iter().any(of)
+    match label.split_once('.') {
+        Some((_, own)) => rule.name == own && !own.contains('.'),
+        None => entry.namespaces.iter().any(of),
+    }
 }
 
 impl Layout {
@@ -149,7 +153,9 @@ impl Layout {
     /// one that does.
     fn is_meant(&self, rule: &RegistryRule, entry: &Prepared) -> bool {
         if let Some(label) = &entry.registry {
-            return is_named(rule, label, entry);
+            let exact = |rule: &RegistryRule| rule.name == *label;
+            return exact(rule)
+                || (is_named(rule, label, entry) && !self.registries.iter().any(exact));
         }
         let default = self.default_registry();
         let default = self.registries.iter().find(|rule| rule.name == default);
@@ -188,7 +194,9 @@ impl Layout {
     /// Why a discovered entry is not shown anywhere, where that is its labels' fault.
     pub(super) fn misdirected(&self, source: &str, entry: &Prepared) -> Option<Refusal> {
         let label = entry.registry.as_ref().filter(|_| is_publisher(source))?;
-        let rule = self.registries.iter().find(|rule| is_named(rule, label, entry));
+        let exact = self.registries.iter().find(|rule| rule.name == *label);
+        let rule =
+            exact.or_else(|| self.registries.iter().find(|rule| is_named(rule, label, entry)));
         if rule.is_some_and(|rule| self.precedence(rule, source, entry).is_some()) {
             return None;
         }
@@ -205,5 +213,85 @@ impl Layout {
                 "The registry {label:.100?} {what} here. Correct the label registry-name, or remove it."
             ),
         ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+    use waymark_proto::v1;
+
+    use super::*;
+    use crate::catalogue::prepare;
+
+    fn entry(label: &str, namespace: &str) -> Prepared {
+        let server = json!({"name": "a.b/c", "description": "d", "version": "1.0.0"});
+        prepare(&v1::Entry {
+            id: "1".into(),
+            server_json: server.to_string().into_bytes().into(),
+            registry: label.into(),
+            sources: vec![v1::ObjectReference {
+                namespace: namespace.into(),
+                ..Default::default()
+            }],
+            ..v1::Entry::default()
+        })
+        .unwrap()
+    }
+
+    #[test]
+    fn where_labels_lead() {
+        let publishers = |namespaces: &[&str], labelled| SourceRule {
+            origins: Origins::Publishers {
+                namespaces: namespaces.iter().map(|n| SmolStr::from(*n)).collect(),
+                labelled,
+            },
+            filter: Filter::default(),
+        };
+        let sources = [
+            ("k8s", publishers(&[], false)),
+            ("same", publishers(&["a"], true)),
+            ("all", publishers(&[], true)),
+        ];
+        let rule = |(name, source): (&str, &str)| RegistryRule {
+            name: name.into(),
+            sources: vec![source.into()],
+            remotes: Remotes::External,
+        };
+        let registries = [
+            ("default", "k8s"),
+            ("team", "k8s"),
+            ("a.prod", "same"),
+            ("b.prod", "all"),
+            ("a.team", "same"),
+        ];
+        let layout = Layout {
+            sources: sources.into_iter().map(|(name, rule)| (name.into(), rule)).collect(),
+            registries: registries.into_iter().map(rule).collect(),
+            complete: true,
+        };
+        // Label, namespace of the object; the registries that show it.
+        for (label, namespace, shown) in [
+            ("", "a", vec!["default"]),
+            ("team", "x", vec!["team"]),
+            ("system.team", "x", vec!["team"]),
+            ("team", "a", vec!["team"]),
+            ("a.team", "a", vec!["a.team"]),
+            ("prod", "a", vec!["a.prod"]),
+            ("prod", "b", vec!["b.prod"]),
+            ("prod", "c", vec![]),
+            // It takes only what is of its own namespace.
+            ("a.prod", "b", vec![]),
+            ("b.prod", "a", vec!["b.prod"]),
+            ("nowhere", "a", vec![]),
+        ] {
+            let entry = entry(label, namespace);
+            let all = layout.registries.iter();
+            let found = all.filter(|rule| layout.precedence(rule, "x/p", &entry).is_some());
+            let found: Vec<&str> = found.map(|rule| rule.name.as_str()).collect();
+            assert_eq!(found, shown, "{label} from {namespace}");
+            let refused = layout.misdirected("x/p", &entry).is_some();
+            assert_eq!(refused, shown.is_empty(), "{label} from {namespace}");
+        }
     }
 }

@@ -461,7 +461,7 @@ impl Controller {
         };
         let written = self
             .api(&key.0)
-            .patch_status(&key.1, &PatchParams::default(), &Patch::Merge(&json!({"status": patch})))
+            .patch_status(&key.1, &params(), &Patch::Merge(&json!({"status": patch})))
             .await;
         self.process.metrics.status_written();
         match written {
@@ -525,8 +525,7 @@ impl Controller {
         let finalizers: Vec<String> = others.chain(wanted.then(|| FINALIZER.to_owned())).collect();
         let patch = json!({"metadata": {
             "resourceVersion": resource.object.resource_version(), "finalizers": finalizers}});
-        let params = PatchParams::default();
-        match self.api(&key.0).patch(&key.1, &params, &Patch::Merge(&patch)).await {
+        match self.api(&key.0).patch(&key.1, &params(), &Patch::Merge(&patch)).await {
             Ok(object) => {
                 if wanted {
                     self.resources.insert(key.clone(), Resource::of(object));
@@ -543,6 +542,10 @@ impl Controller {
     fn api(&self, namespace: &str) -> Api<DynamicObject> {
         Api::namespaced_with(self.config.client.clone(), namespace, &resource())
     }
+}
+
+fn params() -> PatchParams {
+    PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() }
 }
 
 /// The kind of MCPRegistries.

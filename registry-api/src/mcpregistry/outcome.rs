@@ -351,7 +351,8 @@ mod tests {
         let mut old = MCPRegistryStatus::default();
         let still = "it is so; still serving 2 servers as of 2027-01-15T08:00:00Z";
         // What is so, when; the phase, the message, the conditions, and what is told.
-        let steps: Vec<(Observed, i64, Phase, &str, &str, &[&str])> = vec![
+        type Step<'s> = (Observed, i64, Phase, &'s str, &'s str, &'s [&'s str]);
+        let steps: Vec<Step<'_>> = vec![
             (
                 Observed { servers: 0, ..observed(SourceStatus::default()) },
                 0,

@@ -103,8 +103,9 @@ impl<S: Source> Sync<S> {
             read();
             loop {
                 let pause = self.policy.pause(self.failed);
+                let automatic = self.policy.interval.is_some();
                 tokio::select! {
-                    () = self.source.changed() => {}
+                    () = self.source.changed(), if automatic => {}
                     () = sleep(pause) => {}
                     asked = self.trigger.changed() => {
                         if asked.is_err() {
