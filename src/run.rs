@@ -42,7 +42,7 @@ pub(crate) fn logging(format: LogFormat, default: &str) -> LogLevels {
                 LogLevel::Debug => "debug",
                 LogLevel::Trace => "trace",
             };
-            format!(",[source{{name={name}}}]={level}")
+            format!(",[sync{{source={name}}}]={level}")
         });
         let directives: String = std::iter::once(usual.clone()).chain(more).collect();
         if let Err(error) = EnvFilter::try_new(&directives)

@@ -13,6 +13,7 @@ mod mcpregistry;
 #[path = "../common/postgres.rs"]
 mod postgres;
 mod rbac;
+mod registry_rbac;
 mod scope;
 mod storm;
 mod toolhive;

@@ -90,6 +90,7 @@ impl Controller {
         let cluster = cluster().await;
         let account = cluster.account_of(SYSTEM, "waymark-registry-api").await;
         cluster.apply_shipped("registry-api.yaml", |_| {}).await;
+        cluster.apply_shipped("registry-api-own-namespace.yaml", |_| {}).await;
         Self::with(cluster, account, args)
     }
 
@@ -664,7 +665,7 @@ async fn copies_in_configmaps() {
     // A ConfigMap of somebody else is left alone.
     it.cluster.apply(&configmap("team-a", "other-storage", "mine")).await;
     it.register("other", &stored("configmap")).await;
-    let taken = ["True/SourceFound", "True/DataValid", "False/DeploymentFailed"];
+    let taken = ["True/SourceFound", "True/DataValid", "False/StorageFailed"];
     let status = it.is("other", "Failed", taken).await;
     assert!(status["message"].as_str().unwrap().contains("other-storage"), "{status}");
     it.serves("other", &["a.b/one"]);
@@ -677,6 +678,7 @@ async fn dedicated_deployments() {
     let cluster = cluster().await;
     let account = cluster.account_of(SYSTEM, "waymark-registry-api").await;
     cluster.apply_shipped("registry-api.yaml", |_| {}).await;
+    cluster.apply_shipped("registry-api-own-namespace.yaml", |_| {}).await;
     cluster.apply_shipped("registry-api-dedicated.yaml", |_| {}).await;
     let args = [
         "--dedicated-image",
@@ -854,6 +856,7 @@ async fn whose_crd_it_is() {
     let cluster = Cluster::start().await;
     let account = cluster.account_of(SYSTEM, "waymark-registry-api").await;
     cluster.apply_shipped("registry-api.yaml", |_| {}).await;
+    cluster.apply_shipped("registry-api-own-namespace.yaml", |_| {}).await;
     cluster.apply(&namespace("team-a", &json!({}))).await;
     let mut it = Controller::with(cluster, account, &[]);
     // None, then the ToolHive operator's, then Waymark's.

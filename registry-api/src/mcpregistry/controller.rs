@@ -28,16 +28,16 @@ use super::crd::{
     VERSION,
 };
 use super::dedicated::{self, Dedicated};
-use super::outcome::{self, Observed};
+use super::outcome::{self, Observed, Trouble};
 use super::plan::{self, Plan, plan, registry_name};
-use super::storage::{self, Owner};
+use super::storage::{self, Owner, StorageError};
 use super::watch::{Objects, Resources};
 use crate::assembly::{Added, AddedSource, Assembly};
 use crate::catalogue::{Handle, RegistryRule, Remotes};
 use crate::config::{Discovered, Fault, Source, SourceKind};
 use crate::metrics::Metrics;
 use crate::running::Shown;
-use crate::source::{Reach, Statuses};
+use crate::source::{self, Reach, Statuses};
 
 /// Label of objects that belong to an MCPRegistry: its name.
 pub(super) const LABEL: &str = "toolhive.stacklok.dev/mcpregistry";
@@ -151,13 +151,16 @@ struct Memory {
     copied: Option<(u64, super::crd::StorageRefStatus)>,
     /// Whether the copy was asked for.
     restored: bool,
-    /// When its Deployment was last looked at, and what came of it.
-    dedicated: Option<(Instant, Result<i32, String>)>,
+    /// When its Deployment was last looked at, for which generation, and how many of its replicas are
+    /// available.
+    dedicated: Option<(Instant, Option<i64>, i32)>,
     /// Whether it is known to have no Deployment.
     no_deployment: bool,
     /// Not to be tried again before.
     pause: Option<Instant>,
-    trouble: Option<String>,
+    trouble: Option<Trouble>,
+    /// The copy and the Deployment are not to be tried again before.
+    rest: Option<Instant>,
 }
 
 /// See the module's documentation.
@@ -344,67 +347,102 @@ impl Controller {
 
     /// The copy and the Deployment.
     async fn assist(&mut self, key: &Key, resource: &Resource) {
-        let Ok(spec) = &resource.spec else { return };
-        let owner = resource.owner();
-        let name = registry_name(&key.0, &key.1);
-        let Some(registry) = self.process.catalogue.registry(&name) else { return };
-        let snapshot = registry.snapshot();
-        let source = self.statuses.get(&name);
-        let memory = self.memory.entry(key.clone()).or_default();
-        memory.trouble = None;
-        let client = &self.config.client;
-        if spec.storage_ref.kind == StorageType::Configmap {
-            if snapshot.is_empty() && source.failure.is_some() && !memory.restored {
-                memory.restored = true;
-                match storage::read(client, &owner).await {
-                    Ok(entries) if !entries.is_empty() => {
-                        tracing::info!(registry = %name, entries = entries.len(), "taking what the copy has, because the source cannot be read");
-                        // Where the process is shutting down it is not needed.
-                        let _ = self.process.catalogue.replace(name.clone(), entries).await;
-                    }
-                    Ok(_) => {}
-                    Err(error) => memory.trouble = Some(error.to_string()),
-                }
-            } else if source.phase == crate::source::Phase::Complete
-                && memory.copied.as_ref().is_none_or(|(at, _)| *at != snapshot.generation())
-            {
-                match storage::write(client, &owner, &snapshot).await {
-                    Ok(storage) => memory.copied = Some((snapshot.generation(), storage)),
-                    Err(error) => memory.trouble = Some(error.to_string()),
-                }
-            }
-        } else if resource.status.storage_ref.as_ref().is_some_and(|r| r.config_map_ref.is_some()) {
-            memory.copied = None;
-            if let Err(error) = storage::remove(client, &owner).await {
-                memory.trouble = Some(error.to_string());
-            }
+        let Ok(spec) = resource.spec.clone() else { return };
+        let rests = self.memory.get(key).and_then(|memory| memory.rest);
+        if rests.is_some_and(|until| Instant::now() < until) {
+            return;
         }
+        let copied = self.copy(key, resource, &spec).await;
+        let copied =
+            copied.map_err(|error| Trouble { reason: "StorageFailed", message: error.to_string() });
+        let deployed = self.deploy(key, resource, &spec).await;
+        let deployed = deployed.map_err(|message| Trouble { reason: "DeploymentFailed", message });
+        let trouble = copied.err().or(deployed.err());
+        let memory = self.memory.entry(key.clone()).or_default();
+        memory.rest = trouble.is_some().then(|| Instant::now() + REFUSED);
+        if let Some(trouble) = trouble.as_ref().filter(|now| memory.trouble.as_ref() != Some(now)) {
+            let registry = registry_name(&key.0, &key.1);
+            tracing::warn!(%registry, reason = trouble.reason, "{}; trying again", trouble.message);
+        }
+        memory.trouble = trouble;
+    }
+
+    /// Keeps the copy in step, or takes what it has where there is nothing else.
+    async fn copy(
+        &mut self,
+        key: &Key,
+        resource: &Resource,
+        spec: &MCPRegistrySpec,
+    ) -> Result<(), StorageError> {
+        let (client, owner) = (&self.config.client, resource.owner());
+        let name = registry_name(&key.0, &key.1);
+        let memory = self.memory.entry(key.clone()).or_default();
+        if spec.storage_ref.kind != StorageType::Configmap {
+            let known = resource.status.storage_ref.as_ref();
+            if known.is_some_and(|known| known.config_map_ref.is_some()) {
+                storage::remove(client, &owner).await?;
+            }
+            memory.copied = None;
+            return Ok(());
+        }
+        let Some(registry) = self.process.catalogue.registry(&name) else { return Ok(()) };
+        let (snapshot, source) = (registry.snapshot(), self.statuses.get(&name));
+        if snapshot.is_empty() && source.failure.is_some() {
+            if !memory.restored {
+                let entries = storage::read(client, &owner).await?;
+                memory.restored = true;
+                if !entries.is_empty() {
+                    let count = entries.len();
+                    tracing::info!(registry = %name, entries = count, "taking what the copy has, because the source cannot be read");
+                    // Where the process is shutting down it is not needed.
+                    let _ = self.process.catalogue.replace(name, entries).await;
+                }
+            }
+        } else if source.phase == source::Phase::Complete
+            && memory.copied.as_ref().is_none_or(|(at, _)| *at != snapshot.generation())
+        {
+            let storage = storage::write(client, &owner, &snapshot).await?;
+            memory.copied = Some((snapshot.generation(), storage));
+        }
+        Ok(())
+    }
+
+    /// Keeps the Deployment in step.
+    async fn deploy(
+        &mut self,
+        key: &Key,
+        resource: &Resource,
+        spec: &MCPRegistrySpec,
+    ) -> Result<(), String> {
+        let (client, owner) = (&self.config.client, resource.owner());
+        let name = registry_name(&key.0, &key.1);
+        let memory = self.memory.entry(key.clone()).or_default();
         match (spec.deployment.mode, &self.config.dedicated) {
             (DeploymentMode::Dedicated, Some(dedicated)) => {
                 memory.no_deployment = false;
-                let due = memory.dedicated.as_ref().is_none_or(|(at, _)| at.elapsed() >= DEDICATED);
+                let looked = memory.dedicated.as_ref();
+                // Another generation may want another Deployment.
+                let due = looked.is_none_or(|(at, generation, _)| {
+                    at.elapsed() >= DEDICATED || *generation != memory.generation
+                });
                 if due {
                     let applied =
                         dedicated::apply(client, &owner, &spec.deployment, dedicated, &name).await;
-                    let applied = applied.map_err(|error| error.to_string());
-                    memory.dedicated = Some((Instant::now(), applied));
+                    let available = applied.map_err(|error| error.to_string())?;
+                    memory.dedicated = Some((Instant::now(), memory.generation, available));
                 }
-                if let Some((_, Err(error))) = &memory.dedicated {
-                    memory.trouble = Some(error.clone());
-                }
+                Ok(())
             }
             (DeploymentMode::Dedicated, None) => {
-                let trouble = "this controller makes no dedicated Deployments: it was given no --dedicated-image and --dedicated-upstream";
-                memory.trouble = Some(trouble.to_owned());
+                Err("this controller makes no dedicated Deployments: it was given no --dedicated-image and --dedicated-upstream".to_owned())
             }
             (DeploymentMode::Shared, Some(_)) if !memory.no_deployment => {
                 memory.dedicated = None;
-                match dedicated::remove(client, &owner).await {
-                    Ok(()) => memory.no_deployment = true,
-                    Err(error) => memory.trouble = Some(error.to_string()),
-                }
+                dedicated::remove(client, &owner).await.map_err(|error| error.to_string())?;
+                memory.no_deployment = true;
+                Ok(())
             }
-            (DeploymentMode::Shared, _) => {}
+            (DeploymentMode::Shared, _) => Ok(()),
         }
     }
 
@@ -426,7 +464,7 @@ impl Controller {
             servers: snapshot.as_ref().map_or(0, |snapshot| snapshot.len()),
             deployed: snapshot.as_ref().map_or(0, |snapshot| snapshot.deployed()),
             endpoint: match dedicated {
-                Some((_, Ok(1..))) => Some(dedicated::endpoint(&resource.owner())),
+                Some((_, _, 1..)) => Some(dedicated::endpoint(&resource.owner())),
                 _ => shared,
             },
             storage: memory

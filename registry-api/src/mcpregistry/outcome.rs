@@ -42,7 +42,16 @@ pub(super) struct Observed {
     /// Whether it is being deleted.
     pub(super) deleting: bool,
     /// What went wrong beside the source: the copy, the Deployment.
-    pub(super) trouble: Option<String>,
+    pub(super) trouble: Option<Trouble>,
+}
+
+/// What went wrong beside the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Trouble {
+    /// Reason of the condition.
+    pub(super) reason: &'static str,
+    /// What is wrong.
+    pub(super) message: String,
 }
 
 /// One of the three conditions: its status, reason and message.
@@ -169,8 +178,9 @@ fn troubled(
     match &observed.trouble {
         None => (phase, message, Some([available, valid, synced])),
         Some(trouble) => {
-            let synced = ("False", "DeploymentFailed", cut(trouble));
-            (Phase::Failed, format!("{message}, but {trouble}"), Some([available, valid, synced]))
+            let synced = ("False", trouble.reason, cut(&trouble.message));
+            let message = format!("{message}, but {}", trouble.message);
+            (Phase::Failed, message, Some([available, valid, synced]))
         }
     }
 }
@@ -270,7 +280,7 @@ pub(super) fn news(
 
 /// A reason as an Event's: those of failures are of a fixed set, but for ones of an older version.
 fn known(reason: &str) -> &'static str {
-    const REASONS: [&str; 33] = [
+    const REASONS: [&str; 34] = [
         "AddressNotAllowed",
         "CertificateInvalid",
         "ConfigMapNotFound",
@@ -294,6 +304,7 @@ fn known(reason: &str) -> &'static str {
         "ReferenceNotGranted",
         "RegistryChainTooLong",
         "RegistryLoop",
+        "StorageFailed",
         "StoreFailed",
         "TimedOut",
         "TooLarge",

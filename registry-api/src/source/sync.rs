@@ -94,7 +94,7 @@ impl<S: Source> Sync<S> {
 
     /// Reads the source, now and again, until `stop`. `read` is told when it was read once.
     pub async fn run(mut self, read: impl FnOnce() + Send, stop: CancellationToken) {
-        let span = tracing::info_span!("source", name = %self.name);
+        let span = tracing::info_span!("sync", source = %self.name);
         async {
             tokio::select! {
                 () = self.once() => {}
