@@ -86,3 +86,44 @@ fn the_calls_are_answered() {
     discovery.stop();
     registry.waymark.stop();
 }
+
+#[test]
+fn the_shipped_crd_is_the_programs() {
+    let output = binary().arg("crds").output().unwrap();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/gateway/crds");
+    let shipped = std::fs::read(folder.join("mcpregistries.yaml")).unwrap();
+    let same = output.stdout == shipped;
+    assert!(same, "run: waymark crds > deploy/gateway/crds/mcpregistries.yaml");
+}
+
+#[test]
+fn every_reason_is_explained() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/mcpregistry.md");
+    let text = std::fs::read_to_string(page).unwrap();
+    let (_, table) = text.split_once("## Reasons").unwrap();
+    let explained: Vec<&str> =
+        table.lines().filter_map(|line| line.strip_prefix("| `")?.split('`').next()).collect();
+    assert_eq!(explained, waymark_registry_api::mcpregistry::REASONS);
+    // Every reason that the code has is among them.
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("registry-api/src/source");
+    let mut folders = vec![sources];
+    let mut found = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+                continue;
+            }
+            let code = std::fs::read_to_string(&path).unwrap();
+            let calls = ["unavailable(", "invalid(", "denied(", "fail("];
+            for call in calls.iter().flat_map(|call| code.split(*call).skip(1)) {
+                let Some(reason) = call.trim_start().strip_prefix('"') else { continue };
+                let reason = reason.split('"').next().unwrap();
+                assert!(explained.contains(&reason), "{reason} of {}", path.display());
+                found += 1;
+            }
+        }
+    }
+    assert!(found > 40, "{found}");
+}

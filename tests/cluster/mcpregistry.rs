@@ -7,6 +7,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use k8s_openapi::ByteString;
 use serde_json::{Value, json};
+use waymark_discovery::source::manifest::yaml;
 
 use crate::common::{self, PATIENCE, Registry, get, names};
 use crate::harness::{Cluster, SYSTEM, blocking, gateway_api, namespace, object};
@@ -555,6 +556,22 @@ async fn contradictions_are_refused_by_the_api_server() {
         let Err(kube::Error::Api(status)) = refused else { panic!("{spec} was taken") };
         assert!(status.message.contains(says), "{spec}: {}", status.message);
     }
+    // The examples are right, to the last field.
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/mcpregistries");
+    for file in std::fs::read_dir(examples).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        for document in text.split("\n---\n") {
+            let object: Value = yaml(document).unwrap();
+            if object["kind"] == "MCPRegistry" {
+                let params = kube::api::PatchParams::apply("test").validation_strict();
+                let name = object["metadata"]["name"].as_str().unwrap();
+                api.patch(name, &params, &kube::api::Patch::Apply(&object)).await.unwrap();
+            } else {
+                it.cluster.apply(&object).await;
+            }
+        }
+    }
+    it.serves("production", &["com.example/weather"]);
     // What the schema cannot say, the controller does.
     it.put(&catalogue(&["a.b/one", "a.b/two"])).await;
     it.register("late", &spec(&json!({"filter": {"exclude": ["a.b/two"]}}))).await;

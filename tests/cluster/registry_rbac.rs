@@ -93,7 +93,7 @@ async fn every_verb_is_needed_and_named() {
     cluster.apply(&namespace(other, &json!({}))).await;
     cluster.apply(&catalogue(other, "data")).await;
     let all: Vec<Variant> = ["registry-api.yaml", OWN].into_iter().flat_map(variants).collect();
-    assert_eq!(all.len(), 22);
+    assert_eq!(all.len(), 19);
     for (at, chunk) in all.chunks(8).enumerate() {
         let mut running = Vec::new();
         for (n, variant) in chunk.iter().enumerate() {

@@ -242,6 +242,7 @@ impl Drop for Sshd {
 }
 
 #[test]
+#[ignore = "needs OpenSSH's server: cargo xtask test"]
 fn over_ssh() {
     let repository = Repository::new();
     let sshd = Sshd::start();

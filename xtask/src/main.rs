@@ -118,32 +118,37 @@ fn test(offline_only: bool) -> Result<()> {
             .current_dir("tests/envtest")
             .env("WAYMARK_BIN", target.join("debug/waymark")),
     )?;
-    postgresql()?;
+    servers()?;
     cluster(&target, "")?;
     openapi(&target, &target.join("venv"))
 }
 
-/// Installs PostgreSQL where it is missing and may be.
+/// Installs a Debian package that is missing.
+fn install(package: &str, for_what: &str) -> Result<()> {
+    println!("== {package} is missing; installing Debian's");
+    run("apt-get update", Command::new("apt-get").args(["update", "-qq"]))?;
+    let install = ["install", "-y", "-qq", "--no-install-recommends", package];
+    run("apt-get install", Command::new("apt-get").args(install)).with_context(|| {
+        format!("{package} is needed for {for_what}: install it, or run with --offline-only")
+    })
+}
+
+/// Installs PostgreSQL where it is missing.
 fn install_postgresql() -> Result<()> {
     let debian = std::fs::read_dir("/usr/lib/postgresql").is_ok_and(|mut dir| dir.next().is_some());
     let found = Command::new("initdb").arg("--version").output().is_ok_and(|o| o.status.success());
-    if !debian && !found {
-        println!("== PostgreSQL is missing; installing Debian's");
-        run("apt-get update", Command::new("apt-get").args(["update", "-qq"]))?;
-        let install = ["install", "-y", "-qq", "--no-install-recommends", "postgresql"];
-        run("apt-get install", Command::new("apt-get").args(install)).context(
-            "PostgreSQL is needed for the tests of its store: install it, or run with --offline-only",
-        )?;
-    }
-    Ok(())
+    if debian || found { Ok(()) } else { install("postgresql", "the tests of its store") }
 }
 
-/// Runs the tests against a real PostgreSQL.
-fn postgresql() -> Result<()> {
+/// Runs the tests against real servers: PostgreSQL's and OpenSSH's.
+fn servers() -> Result<()> {
     install_postgresql()?;
+    if !Path::new("/usr/sbin/sshd").exists() {
+        install("openssh-server", "the tests of git over SSH")?;
+    }
     let tests = ["test", "--quiet", "--workspace"];
-    let of = ["--test", "store", "--test", "replicas", "--test", "durability"];
-    run("PostgreSQL", cargo().args(tests).args(of).args(["--", "--ignored"]))
+    let of = ["--test", "store", "--test", "replicas", "--test", "durability", "--test", "sources"];
+    run("PostgreSQL and OpenSSH", cargo().args(tests).args(of).args(["--", "--ignored"]))
 }
 
 /// Runs the tests against a real kube-apiserver and etcd.

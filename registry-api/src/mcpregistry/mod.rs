@@ -22,3 +22,4 @@ pub use crd::{
     GROUP, LogLevel, MCPRegistry, MCPRegistrySpec, MCPRegistryStatus, VERSION, definition,
 };
 pub use dedicated::Dedicated;
+pub use outcome::REASONS;

@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures::StreamExt;
-use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use kube::api::{Api, DynamicObject};
 use kube::runtime::watcher::{self, Event};
 use kube::runtime::{WatchStreamExt, watcher as watch};
@@ -18,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 use super::controller::resource;
 use super::crd::{GROUP, VERSION};
 
-/// How often the CRD is asked for where it cannot be watched.
-const AGAIN: Duration = Duration::from_secs(30);
+/// How often it is looked whose the CRD is, while it is not Waymark's, and while it is.
+const LOOK: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(60));
 
 type Key = (String, String);
 
@@ -97,7 +96,7 @@ async fn run(
     stop: CancellationToken,
 ) {
     let (sender, mut definition) = channel::channel(None);
-    let definitions = tokio::spawn(follow_definition(client, sender, stop.clone()));
+    let definitions = tokio::spawn(follow_definition(client, sender));
     loop {
         let found = *definition.borrow_and_update();
         match found {
@@ -142,54 +141,48 @@ async fn run(
     definitions.abort();
 }
 
-/// Whether a CRD has the fields that Waymark reads.
-fn judge(crd: &CustomResourceDefinition) -> Definition {
-    let served = crd.spec.versions.iter().find(|version| version.name == VERSION && version.served);
-    let schema = served.and_then(|version| version.schema.as_ref()).map(|s| serde_json::json!(s));
-    let has = |field: &str| {
-        let path = format!("/openAPIV3Schema/properties/spec/properties/{field}");
-        schema.as_ref().is_some_and(|schema| schema.pointer(&path).is_some_and(Value::is_object))
-    };
+/// Whether the schema of MCPRegistry in an OpenAPI document has the fields that Waymark reads.
+fn judge(openapi: &Value) -> Definition {
+    let schemas = openapi.pointer("/components/schemas").and_then(Value::as_object);
+    let name = format!(".{VERSION}.MCPRegistry");
+    let schema = schemas.into_iter().flatten().find(|(key, _)| key.ends_with(&name));
+    let Some((_, schema)) = schema else { return Definition::Missing };
+    let has =
+        |field: &str| schema.pointer(&format!("/properties/spec/properties/{field}")).is_some();
     let own = ["source", "syncPolicy", "filter"].into_iter().all(has);
     if own && !has("configYAML") { Definition::Own } else { Definition::Foreign }
 }
 
-async fn follow_definition(
-    client: Client,
-    sender: channel::Sender<Option<Definition>>,
-    stop: CancellationToken,
-) {
-    let name = format!("mcpregistries.{GROUP}");
-    let api: Api<CustomResourceDefinition> = Api::all(client);
-    let config = watcher::Config::default().fields(&format!("metadata.name={name}"));
-    let mut events = std::pin::pin!(watch(api, config).default_backoff());
-    let set = |found: Definition| {
-        sender.send_if_modified(|known| {
-            let other = *known != Some(found);
-            *known = Some(found);
-            other
-        });
-    };
-    let mut listed = None;
+/// What the API server serves, by its OpenAPI document: everybody may read that, and so no right to
+/// read CRDs is needed.
+async fn look(client: &Client) -> Result<Definition, kube::Error> {
+    let request =
+        http::Request::get(format!("/openapi/v3/apis/{GROUP}/{VERSION}")).body(Vec::new());
+    let request = request.map_err(kube::Error::HttpError)?;
+    match client.request::<Value>(request).await {
+        Ok(openapi) => Ok(judge(&openapi)),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(Definition::Missing),
+        Err(error) => Err(error),
+    }
+}
+
+async fn follow_definition(client: Client, sender: channel::Sender<Option<Definition>>) {
     loop {
-        let event = tokio::select! {
-            event = events.next() => event,
-            () = stop.cancelled() => return,
-        };
-        match event {
-            Some(Ok(Event::Init)) => listed = None,
-            Some(Ok(Event::InitApply(crd))) => listed = Some(judge(&crd)),
-            Some(Ok(Event::InitDone)) => set(listed.unwrap_or(Definition::Missing)),
-            Some(Ok(Event::Apply(crd))) => set(judge(&crd)),
-            Some(Ok(Event::Delete(_))) => set(Definition::Missing),
-            Some(Err(error)) => {
-                tracing::warn!(
-                    "the CRD {name} cannot be watched: {error}; grant it as deploy/gateway/rbac does"
-                );
-                tokio::time::sleep(AGAIN.min(Duration::from_secs(5))).await;
+        match look(&client).await {
+            Ok(found) => {
+                sender.send_if_modified(|known| {
+                    let other = *known != Some(found);
+                    *known = Some(found);
+                    other
+                });
             }
-            None => return,
+            // What was known holds.
+            Err(error) => {
+                tracing::warn!("cannot ask the API server for the MCPRegistry CRD: {error}")
+            }
         }
+        let own = *sender.borrow() == Some(Definition::Own);
+        tokio::time::sleep(if own { LOOK.1 } else { LOOK.0 }).await;
     }
 }
 
@@ -240,22 +233,22 @@ mod tests {
 
     #[test]
     fn whose_definition_it_is() {
-        assert_eq!(judge(&super::super::crd::definition()), Definition::Own);
-        let crd = |version: &str, fields: Value| {
-            serde_json::from_value(json!({
-                "metadata": {"name": "x"},
-                "spec": {"group": GROUP, "scope": "Namespaced",
-                    "names": {"kind": "MCPRegistry", "plural": "mcpregistries"},
-                    "versions": [{"name": version, "served": true, "storage": true,
-                        "schema": {"openAPIV3Schema": {"type": "object", "properties": {
-                            "spec": {"type": "object", "properties": fields}}}}}]}}))
-            .unwrap()
+        let document = |name: &str, fields: Value| {
+            let spec = json!({"type": "object", "properties": fields});
+            json!({"components": {"schemas": {name: {"properties": {"spec": spec}}}}})
         };
+        let name = "dev.stacklok.toolhive.v1alpha1.MCPRegistry";
         let object = json!({"type": "object"});
         let own = json!({"source": object, "syncPolicy": object, "filter": object});
-        assert_eq!(judge(&crd(VERSION, own.clone())), Definition::Own);
-        assert_eq!(judge(&crd("v1beta1", own)), Definition::Foreign);
         let foreign = json!({"configYAML": {"type": "string"}, "displayName": {"type": "string"}});
-        assert_eq!(judge(&crd(VERSION, foreign)), Definition::Foreign);
+        let list = "dev.stacklok.toolhive.v1alpha1.MCPRegistryList";
+        for (document, found) in [
+            (document(name, own.clone()), Definition::Own),
+            (document(name, foreign), Definition::Foreign),
+            (document(list, own), Definition::Missing),
+            (json!({}), Definition::Missing),
+        ] {
+            assert_eq!(judge(&document), found, "{document}");
+        }
     }
 }
