@@ -351,7 +351,7 @@ pub(crate) struct ControllerArgs {
     /// Image of the Deployments of MCPRegistries whose deployment.mode is dedicated.
     #[arg(long, value_name = "IMAGE", env = "WAYMARK_IMAGE", requires = "dedicated_upstream")]
     pub(crate) dedicated_image: Option<String>,
-    /// URL under which these Deployments reach REST here: http://SERVICE.NAMESPACE:PORT.
+    /// URL under which these Deployments reach REST here, which is that of a Service.
     #[arg(long, value_name = "URL", env = "WAYMARK_DEDICATED_UPSTREAM")]
     pub(crate) dedicated_upstream: Option<String>,
     /// Prefix of the annotation sync-trigger.

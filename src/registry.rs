@@ -32,8 +32,9 @@ use crate::run::{Stop, check_closed, cluster_client, stop_on_signal, writer_conf
 
 /// How often it is looked whether the configuration file changed.
 const LOOK: Duration = Duration::from_secs(1);
-/// When a connection to the API server on which nothing came is broken off.
-const API_TIMEOUT: Duration = Duration::from_secs(400);
+/// When a connection to the API server on which nothing came is broken off: a watch hears from it
+/// each minute.
+const API_TIMEOUT: Duration = Duration::from_secs(100);
 /// How long the process is not ready because MCPRegistries are not listed.
 const LISTED: Duration = Duration::from_secs(30);
 

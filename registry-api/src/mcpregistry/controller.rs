@@ -55,6 +55,8 @@ const COUNT: Duration = Duration::from_secs(1);
 const CLEANUP: Duration = Duration::from_secs(30);
 /// How often dedicated Deployments are looked at.
 const DEDICATED: Duration = Duration::from_secs(10);
+/// Longest that the requests about one MCPRegistry may take.
+const REQUESTS: Duration = Duration::from_secs(60);
 /// How long to wait after the API server refused.
 const REFUSED: Duration = Duration::from_secs(5);
 
@@ -259,12 +261,14 @@ impl Controller {
             if paused.is_some_and(|until| Instant::now() < until) {
                 continue;
             }
-            if let Err(error) = self.settle(&key).await {
-                let (namespace, name) = &key;
-                tracing::warn!(registry = %registry_name(namespace, name), %error, "the MCPRegistry could not be written; trying again");
-                let memory = self.memory.entry(key).or_default();
-                memory.pause = Some(Instant::now() + REFUSED);
-            }
+            let error = match tokio::time::timeout(REQUESTS, self.settle(&key)).await {
+                Ok(Ok(())) => continue,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("the API server does not answer within {REQUESTS:?}"),
+            };
+            let registry = registry_name(&key.0, &key.1);
+            tracing::warn!(%registry, error, "the MCPRegistry could not be written; trying again");
+            self.memory.entry(key).or_default().pause = Some(Instant::now() + REFUSED);
         }
     }
 

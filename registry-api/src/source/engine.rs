@@ -61,8 +61,9 @@ impl Engine {
             }
             replaced => {
                 running.stop.cancel();
+                // What is read now is another source, of which nothing is known yet.
+                self.sink.statuses.forget(name);
                 if replaced.is_none() {
-                    self.sink.statuses.forget(name);
                     self.sink.metrics.forget_source(name);
                 }
                 false
