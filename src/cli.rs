@@ -268,6 +268,69 @@ pub(crate) struct ListenArgs {
     /// Most gRPC watches that are open from one address at a time.
     #[arg(long, value_name = "N", default_value_t = 100)]
     pub(crate) max_watches_per_client: usize,
+    #[command(flatten)]
+    pub(crate) tls: TlsArgs,
+    #[command(flatten)]
+    pub(crate) gateway: GatewayArgs,
+}
+
+/// TLS of REST and gRPC.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "TLS")]
+pub(crate) struct TlsArgs {
+    /// Speak TLS with this certificate (and its chain), PEM. Read again when it changes.
+    #[arg(long, value_name = "FILE", requires = "tls_key", env = "WAYMARK_TLS_CERT")]
+    pub(crate) tls_cert: Option<PathBuf>,
+    /// Its private key, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert", env = "WAYMARK_TLS_KEY")]
+    pub(crate) tls_key: Option<PathBuf>,
+    /// Take gRPC connections only of clients whose certificate is signed by one of these, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_cert", env = "WAYMARK_TLS_CLIENT_CA")]
+    pub(crate) tls_client_ca: Option<PathBuf>,
+    /// Which servers speak TLS. A Unix socket never does.
+    #[arg(long, value_enum, default_value_t = TlsFor::Both)]
+    pub(crate) tls_for: TlsFor,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TlsFor {
+    /// REST and gRPC.
+    Both,
+    /// gRPC only: a gateway ends the TLS of REST.
+    Grpc,
+    /// REST only.
+    Http,
+}
+
+/// The gateway plugin: external authorization, and the catalogue at the gateway's hosts.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Gateway plugin")]
+pub(crate) struct GatewayArgs {
+    /// The registry that the gateway goes by; the default one where not given.
+    #[arg(long, value_name = "NAME", default_value = "", hide_default_value = true)]
+    pub(crate) gateway_registry: String,
+    /// What external authorization does where the catalogue is empty, incomplete or may be old.
+    /// What is registered passes in any case.
+    #[arg(long, value_enum, default_value_t = FailModeArg::Closed)]
+    pub(crate) gateway_fail_mode: FailModeArg,
+    /// Let pass what would be refused, and only log and count it.
+    #[arg(long)]
+    pub(crate) gateway_dry_run: bool,
+    /// URL of the registry, which is told to who is refused.
+    #[arg(long, value_name = "URL")]
+    pub(crate) gateway_registry_url: Option<String>,
+    /// Believe the X-Forwarded-Host of peers in this network, such as the gateway. May be given
+    /// several times.
+    #[arg(long, value_name = "CIDR", value_delimiter = ',')]
+    pub(crate) trusted_proxy: Vec<IpNet>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum FailModeArg {
+    /// Everything passes.
+    Open,
+    /// Everything else is refused.
+    Closed,
 }
 
 #[derive(Debug, Args)]

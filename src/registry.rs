@@ -15,16 +15,21 @@ use waymark_registry_api::catalogue::{CURATED, Config, DISCOVERY, Handle, Layout
 use waymark_registry_api::config::{
     Configuration, Database, Discovered, FileOrigin, Source, SourceKind,
 };
+use waymark_registry_api::gateway::{FailMode, Gateway, GatewayConfig};
 use waymark_registry_api::mcpregistry::{
     Controller, ControllerConfig, Dedicated, LogLevels, Process, definition,
 };
 use waymark_registry_api::metrics::Metrics;
 use waymark_registry_api::running::{Shown, Tokens};
-use waymark_registry_api::server::{Listening, listen};
+use waymark_registry_api::server::{Listening, Served, Transport, listen};
 use waymark_registry_api::source::{Cluster, Engine, Reach, Sink};
 use waymark_registry_api::store::{PostgresStore, SqliteStore, Store};
+use waymark_registry_api::tls::{Tls, TlsFiles};
 
-use crate::cli::{ControllerArgs, ElectionArgs, ListenArgs, RegistryArgs};
+use crate::cli::{
+    ControllerArgs, ElectionArgs, FailModeArg, GatewayArgs, ListenArgs, RegistryArgs, TlsArgs,
+    TlsFor,
+};
 use crate::curated::Curated;
 use crate::election::Election;
 use crate::output;
@@ -62,7 +67,7 @@ pub(crate) struct Registry {
     pub(crate) listening: Listening,
     pub(crate) shown: Shown,
     metrics: Arc<Metrics>,
-    watches_per_client: usize,
+    served: Served,
     writer: JoinHandle<()>,
     /// Stops the writer, after all that feeds it.
     end: Stop,
@@ -76,6 +81,7 @@ impl Registry {
         layout: Layout,
     ) -> anyhow::Result<Self> {
         check_closed(listen_args)?;
+        let transport = transport(&listen_args.tls)?;
         let metrics = Arc::new(Metrics::default());
         let end = Stop::new();
         let running = (end.clone(), Arc::clone(&metrics));
@@ -100,25 +106,56 @@ impl Registry {
             listen(listen_args.http_addr, &listen_args.grpc_addr).await.map_err(|e| {
                 anyhow::anyhow!("{e}; choose other addresses with --http-addr and --grpc-addr")
             })?;
-        Ok(Self {
-            catalogue,
-            listening,
-            shown: Shown::default(),
-            metrics,
+        let shown = Shown::default();
+        let served = Served {
+            catalogue: catalogue.clone(),
+            metrics: Arc::clone(&metrics),
+            shown: shown.clone(),
+            gateway: gateway(&listen_args.gateway),
+            transport,
             watches_per_client: listen_args.max_watches_per_client,
-            writer,
-            end,
-        })
+        };
+        Ok(Self { catalogue, listening, shown, metrics, served, writer, end })
     }
 
     /// Serves until `stop`, lets requests end, and stops the writer.
     pub(crate) async fn serve(self, stop: Stop) -> anyhow::Result<()> {
-        let Self { listening, catalogue, metrics, shown, watches_per_client, .. } = self;
-        let served = listening.serve(catalogue, metrics, shown, watches_per_client, stop).await;
+        let served = self.listening.serve(self.served, stop).await;
         self.end.cancel();
         self.writer.await.context("the writer failed")?;
         Ok(served?)
     }
+}
+
+fn transport(args: &TlsArgs) -> anyhow::Result<Transport> {
+    let (Some(certificate), Some(key)) = (&args.tls_cert, &args.tls_key) else {
+        return Ok(Transport::default());
+    };
+    let files = |client_ca: Option<&PathBuf>| TlsFiles {
+        certificate: certificate.clone(),
+        key: key.clone(),
+        client_ca: client_ca.cloned(),
+    };
+    let read = |wanted: bool, client_ca: Option<&PathBuf>| {
+        wanted.then(|| Tls::read(files(client_ca))).transpose()
+    };
+    Ok(Transport {
+        http: read(args.tls_for != TlsFor::Grpc, None)?,
+        grpc: read(args.tls_for != TlsFor::Http, args.tls_client_ca.as_ref())?,
+    })
+}
+
+fn gateway(args: &GatewayArgs) -> Gateway {
+    Gateway::new(GatewayConfig {
+        registry: args.gateway_registry.clone(),
+        fail_mode: match args.gateway_fail_mode {
+            FailModeArg::Open => FailMode::Open,
+            FailModeArg::Closed => FailMode::Closed,
+        },
+        dry_run: args.gateway_dry_run,
+        registry_url: args.gateway_registry_url.clone(),
+        trusted: args.trusted_proxy.clone(),
+    })
 }
 
 /// Replaces the curated catalogue, sets the writer to work, and logs what is wrong.

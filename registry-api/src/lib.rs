@@ -13,6 +13,7 @@
 pub mod assembly;
 pub mod catalogue;
 pub mod config;
+pub mod gateway;
 pub mod grpc;
 pub mod mcpregistry;
 pub mod metrics;
@@ -21,6 +22,7 @@ pub mod running;
 pub mod server;
 pub mod source;
 pub mod store;
+pub mod tls;
 
 /// Name of the default registry.
 pub const DEFAULT_REGISTRY: &str = "default";

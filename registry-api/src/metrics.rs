@@ -40,6 +40,11 @@ struct SourceLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct DecisionLabels {
+    decision: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RefusalLabels {
     code: &'static str,
 }
@@ -70,6 +75,8 @@ pub struct Metrics {
     last_sync: Family<SourceLabels, Gauge<f64, AtomicU64>>,
     deployed: Family<RegistryLabels, Gauge>,
     statuses_written: Counter,
+    decisions: Family<DecisionLabels, Counter>,
+    decision_duration: Histogram,
     source_entries: Family<SourceLabels, Gauge>,
     source_rejected: Family<SourceLabels, Gauge>,
 }
@@ -96,6 +103,8 @@ impl Default for Metrics {
             last_sync: Family::default(),
             deployed: Family::default(),
             statuses_written: Counter::default(),
+            decisions: Family::default(),
+            decision_duration: Histogram::new(exponential_buckets(0.000_001, 4.0, 10)),
             source_entries: Family::default(),
             source_rejected: Family::default(),
         };
@@ -163,6 +172,17 @@ impl Default for Metrics {
             "mcpregistry_deployed_servers_total",
             "Discovered server versions that are served",
             metrics.deployed.clone(),
+        );
+        r.register(
+            "waymark_gateway_decisions",
+            "Decisions about requests that a gateway asked about, by what came of them",
+            metrics.decisions.clone(),
+        );
+        r.register_with_unit(
+            "waymark_gateway_decision_duration",
+            "Time of a decision",
+            Unit::Seconds,
+            metrics.decision_duration.clone(),
         );
         r.register(
             "waymark_mcpregistry_status_writes",
@@ -285,6 +305,12 @@ impl Metrics {
         self.last_sync.remove(&labels);
         self.source_entries.remove(&labels);
         self.source_rejected.remove(&labels);
+    }
+
+    /// Counts a decision about a request to a gateway.
+    pub(crate) fn authorized(&self, decision: &'static str, took: Duration) {
+        self.decisions.get_or_create(&DecisionLabels { decision }).inc();
+        self.decision_duration.observe(took.as_secs_f64());
     }
 
     pub(crate) fn status_written(&self) {

@@ -7,7 +7,10 @@ use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::net::{TcpListener, UnixListener};
+use axum::extract::connect_info::Connected;
+use axum::serve::IncomingStream;
+use envoy_types::ext_authz::v3::pb::AuthorizationServer;
+use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio_stream::wrappers::{TcpListenerStream, UnixListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Server;
@@ -15,10 +18,12 @@ use waymark_proto::v1::catalogue_service_server::CatalogueServiceServer;
 use waymark_proto::v1::publisher_service_server::PublisherServiceServer;
 
 use crate::catalogue::Handle;
+use crate::gateway::{Authorizer, Gateway};
 use crate::grpc::{Consumer, MAX_MESSAGE_BYTES, Receiver};
 use crate::metrics::Metrics;
 use crate::rest::Api;
 use crate::running::Shown;
+use crate::tls::{Tls, TlsListener};
 
 /// How long open requests may take to end after a signal.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -88,6 +93,15 @@ enum GrpcListener {
     Unix(UnixListener, PathBuf),
 }
 
+/// What each server speaks TLS with; in the clear where it is `None`.
+#[derive(Debug, Clone, Default)]
+pub struct Transport {
+    /// REST.
+    pub http: Option<Tls>,
+    /// gRPC, where it is not a Unix socket.
+    pub grpc: Option<Tls>,
+}
+
 /// Both servers, listening but not yet serving: their addresses are known.
 pub struct Listening {
     http: TcpListener,
@@ -96,6 +110,58 @@ pub struct Listening {
     pub http_address: SocketAddr,
     /// Address of gRPC.
     pub grpc_address: Address,
+}
+
+/// What is served, and how.
+#[derive(Debug)]
+pub struct Served {
+    /// The catalogue.
+    pub catalogue: Handle,
+    /// Where it is counted.
+    pub metrics: Arc<Metrics>,
+    /// What the process runs with.
+    pub shown: Shown,
+    /// The gateway plugin.
+    pub gateway: Gateway,
+    /// TLS.
+    pub transport: Transport,
+    /// Most gRPC watches from one address at a time.
+    pub watches_per_client: usize,
+}
+
+/// Who a request comes from.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub SocketAddr);
+
+/// Connections in the clear.
+struct PlainListener(TcpListener);
+
+impl axum::serve::Listener for PlainListener {
+    type Io = TcpStream;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (TcpStream, SocketAddr) {
+        let (stream, peer) = axum::serve::Listener::accept(&mut self.0).await;
+        // Answers are small: do not wait for more.
+        let _ = stream.set_nodelay(true);
+        (stream, peer)
+    }
+
+    fn local_addr(&self) -> std::io::Result<SocketAddr> {
+        self.0.local_addr()
+    }
+}
+
+impl Connected<IncomingStream<'_, PlainListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, PlainListener>) -> Self {
+        Self(*stream.remote_addr())
+    }
+}
+
+impl Connected<IncomingStream<'_, TlsListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, TlsListener>) -> Self {
+        Self(*stream.remote_addr())
+    }
 }
 
 /// Starts to listen.
@@ -132,27 +198,39 @@ impl Listening {
     ///
     /// # Errors
     /// Where a server fails.
-    pub async fn serve(
-        self,
-        catalogue: Handle,
-        metrics: Arc<Metrics>,
-        shown: Shown,
-        watches_per_client: usize,
-        stop: CancellationToken,
-    ) -> Result<(), ServerError> {
-        let api = Api::new(catalogue.clone(), Arc::clone(&metrics), shown);
-        let rest = axum::serve(
-            axum::serve::ListenerExt::tap_io(self.http, |stream| {
-                // Answers are small: do not wait for more.
-                let _ = stream.set_nodelay(true);
-            }),
-            api.router(),
-        )
-        .with_graceful_shutdown(stop.clone().cancelled_owned());
+    pub async fn serve(self, served: Served, stop: CancellationToken) -> Result<(), ServerError> {
+        let Served { catalogue, metrics, shown, gateway, transport, watches_per_client } = served;
+        for tls in [&transport.http, &transport.grpc].into_iter().flatten() {
+            tokio::spawn(tls.clone().follow(stop.clone()));
+        }
+        tokio::spawn(gateway.clone().follow(catalogue.clone(), stop.clone()));
+        let authorizer = Authorizer::new(
+            gateway.clone(),
+            catalogue.clone(),
+            shown.clone(),
+            Arc::clone(&metrics),
+        );
+        let api = Api::new(catalogue.clone(), Arc::clone(&metrics), shown, gateway);
+        let service = api.router().into_make_service_with_connect_info::<Peer>();
+        let stopped = stop.clone().cancelled_owned();
+        let http_stop = stop.clone();
+        let rest = async move {
+            match transport.http {
+                None => {
+                    let listener = PlainListener(self.http);
+                    axum::serve(listener, service).with_graceful_shutdown(stopped).await
+                }
+                Some(tls) => {
+                    let listener = tls.accept(self.http, http_stop);
+                    axum::serve(listener, service).with_graceful_shutdown(stopped).await
+                }
+            }
+        };
 
         let (health_reporter, health) = tonic_health::server::health_reporter();
         health_reporter.set_serving::<PublisherServiceServer<Receiver>>().await;
         health_reporter.set_serving::<CatalogueServiceServer<Consumer>>().await;
+        health_reporter.set_serving::<AuthorizationServer<Authorizer>>().await;
         let reflection = tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(waymark_proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
@@ -164,6 +242,7 @@ impl Listening {
             .tcp_nodelay(true)
             .add_service(health)
             .add_service(reflection)
+            .add_service(AuthorizationServer::new(authorizer))
             .add_service(
                 PublisherServiceServer::new(receiver).max_decoding_message_size(MAX_MESSAGE_BYTES),
             )
@@ -173,6 +252,11 @@ impl Listening {
         let stopped = stop.clone().cancelled_owned();
         let grpc = async {
             match self.grpc {
+                GrpcListener::Tcp(listener) if transport.grpc.is_some() => {
+                    let Some(tls) = transport.grpc else { return Ok(()) };
+                    let incoming = tls.accept(listener, stop.clone()).into_stream();
+                    router.serve_with_incoming_shutdown(incoming, stopped).await
+                }
                 GrpcListener::Tcp(listener) => {
                     router
                         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped)

@@ -119,6 +119,7 @@ fn test(offline_only: bool) -> Result<()> {
             .env("WAYMARK_BIN", target.join("debug/waymark")),
     )?;
     servers()?;
+    envoy(&target.join("venv"))?;
     cluster(&target, "")?;
     openapi(&target, &target.join("venv"))
 }
@@ -149,6 +150,21 @@ fn servers() -> Result<()> {
     let tests = ["test", "--quiet", "--workspace"];
     let of = ["--test", "store", "--test", "replicas", "--test", "durability", "--test", "sources"];
     run("PostgreSQL and OpenSSH", cargo().args(tests).args(of).args(["--", "--ignored"]))
+}
+
+/// Runs the tests of the gateway plugin against a real Envoy.
+fn envoy(venv: &Path) -> Result<()> {
+    let python = python(venv)?;
+    let found = Command::new(&python)
+        .args([
+            "-c",
+            "import envoy, pathlib; print(pathlib.Path(envoy.__file__).parent / '_bin/envoy')",
+        ])
+        .output();
+    let binary =
+        String::from_utf8_lossy(&found.context("cannot start python")?.stdout).into_owned();
+    let tests = ["test", "--quiet", "--test", "gateway", "--", "--ignored"];
+    run("the gateway plugin behind Envoy", cargo().args(tests).env("ENVOY_BIN", binary.trim()))
 }
 
 /// Runs the tests against a real kube-apiserver and etcd.
@@ -195,19 +211,25 @@ fn module(name: &str, pinned_by: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&listed.context("cannot start go")?.stdout).trim().to_owned())
 }
 
-/// Validates the served OpenAPI document by the specification's own schema.
-fn openapi(target: &Path, venv: &Path) -> Result<()> {
+/// A Python with the tools of the tests.
+fn python(venv: &Path) -> Result<PathBuf> {
     let python = venv.join("bin/python");
     if !python.exists() {
         run("a Python environment", Command::new("python3").args(["-m", "venv"]).arg(venv))?;
     }
     run(
-        "the OpenAPI checkers",
+        "tools from PyPI",
         Command::new(&python)
             .args(["-m", "pip", "install", "-q", "--disable-pip-version-check"])
             .args(["-r", "tests/requirements.txt"])
             .args(["-r", "examples/clients/python/requirements.txt"]),
     )?;
+    Ok(python)
+}
+
+/// Validates the served OpenAPI document by the specification's own schema.
+fn openapi(target: &Path, venv: &Path) -> Result<()> {
+    let python = python(venv)?;
     run(
         "OpenAPI 3.1",
         Command::new(&python).args(["-m", "openapi_spec_validator", "registry-api/openapi.yaml"]),

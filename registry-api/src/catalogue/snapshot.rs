@@ -46,7 +46,7 @@ impl Snapshot {
     }
 
     /// Puts a version in, in place of the one with the same key.
-    pub(super) fn insert(&mut self, served: Arc<Served>) {
+    pub(crate) fn insert(&mut self, served: Arc<Served>) {
         let key = served.key.clone();
         self.take_out(&key);
         self.by_revision.insert(served.revision, served.clone());

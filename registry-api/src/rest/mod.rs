@@ -7,6 +7,7 @@ mod params;
 mod servers;
 mod target;
 mod toolhive;
+mod well_known;
 mod write;
 
 use std::sync::Arc;
@@ -27,6 +28,7 @@ use tower_http::compression::{
 use tower_http::cors::{Any, CorsLayer};
 
 use crate::catalogue::{Handle, MAX_ENTRY_BYTES};
+use crate::gateway::{AI_CATALOG, Gateway, MCP_CATALOG, SERVER_CARD};
 use crate::metrics::Metrics;
 use crate::running::Shown;
 use crate::source::{MAX_PATH, PATH_HEADER};
@@ -54,14 +56,15 @@ struct Shared {
     catalogue: Handle,
     metrics: Arc<Metrics>,
     shown: Shown,
+    gateway: Gateway,
     pages: Pages,
 }
 
 impl Api {
     /// An API over `catalogue`.
     #[must_use]
-    pub fn new(catalogue: Handle, metrics: Arc<Metrics>, shown: Shown) -> Self {
-        Self(Arc::new(Shared { catalogue, metrics, shown, pages: Pages::default() }))
+    pub fn new(catalogue: Handle, metrics: Arc<Metrics>, shown: Shown, gateway: Gateway) -> Self {
+        Self(Arc::new(Shared { catalogue, metrics, shown, gateway, pages: Pages::default() }))
     }
 
     /// All routes.
@@ -111,6 +114,9 @@ impl Api {
         let compress = CompressionLayer::new()
             .compress_when(DefaultPredicate::new().and(SizeAbove::new(COMPRESS_FROM)));
         router
+            .route(AI_CATALOG, get(well_known::ai_catalog))
+            .route(MCP_CATALOG, get(well_known::mcp_catalog))
+            .route(&format!("{SERVER_CARD}/{{namespace}}/{{name}}"), get(well_known::server_card))
             .route("/health", get(health))
             .route("/readiness", get(readiness))
             .route("/version", get(version))
@@ -178,6 +184,7 @@ fn route(matched: Option<&str>) -> &'static str {
         Some("/v1/registries") => "/v1/registries",
         Some(path) if path.contains("/api/v1/registry") => "/api/v1/registry",
         Some("/readiness") => "/readiness",
+        Some(path) if path.starts_with("/.well-known/") => "/.well-known",
         Some("/metrics") => "/metrics",
         Some("/openapi.yaml") => "/openapi.yaml",
         _ => "other",

@@ -75,7 +75,7 @@ fn list_page(items: &[Arc<Served>], next: Option<&Cursor>) -> Rendered {
 }
 
 /// A weak tag, because the same answer may go out compressed.
-fn tag(digest: u64) -> HeaderValue {
+pub(super) fn tag(digest: u64) -> HeaderValue {
     // Quotes and hexadecimal digits are always a valid header value.
     HeaderValue::from_str(&format!("W/\"{digest:016x}\"")).unwrap_or(HeaderValue::from_static("*"))
 }
