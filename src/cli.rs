@@ -261,8 +261,13 @@ pub(crate) struct ListenArgs {
         env = "WAYMARK_GRPC_ADDR"
     )]
     pub(crate) grpc_addr: Address,
+    /// Take entries only of publishers that show a token of this file: lines of token,cluster, of
+    /// 16 characters at least. A token is good for its cluster's entries only. A Unix socket needs
+    /// none. Read for each session.
+    #[arg(long, value_name = "FILE", env = "WAYMARK_PUBLISHER_TOKENS")]
+    pub(crate) publisher_tokens: Option<PathBuf>,
     /// Take entries from anybody who reaches the gRPC address, though it is neither a loopback
-    /// address nor a socket.
+    /// address nor a socket, and no tokens are asked for over TLS.
     #[arg(long)]
     pub(crate) allow_unauthenticated_publish: bool,
     /// Most gRPC watches that are open from one address at a time.
@@ -461,6 +466,12 @@ pub(crate) struct DiscoveryArgs {
     /// The registry: http://host:port, https://host:port or unix:/path.
     #[arg(long, value_name = "URL", env = "WAYMARK_REGISTRY")]
     pub(crate) registry: String,
+    /// A file with the bearer token that the registry wants of publishers. Read for each session.
+    #[arg(long, value_name = "FILE", env = "WAYMARK_REGISTRY_TOKEN_FILE")]
+    pub(crate) registry_token_file: Option<PathBuf>,
+    /// Trust the registry's https certificate by these authorities, PEM, instead of the system's.
+    #[arg(long, value_name = "FILE", env = "WAYMARK_REGISTRY_CA")]
+    pub(crate) registry_ca: Option<PathBuf>,
     /// Name of the cluster, unique among those that publish to the registry.
     #[arg(long, default_value = "default", env = "WAYMARK_CLUSTER")]
     pub(crate) cluster: String,

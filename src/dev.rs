@@ -46,8 +46,13 @@ pub(crate) async fn run(args: DevArgs) -> anyhow::Result<ExitCode> {
         Address::Tcp(address) => format!("http://{address}"),
         Address::Unix(_) => grpc.to_string(),
     };
-    let config =
-        PublisherConfig { registry: address, cluster: "dev".into(), publisher: PUBLISHER.into() };
+    let config = PublisherConfig {
+        registry: address,
+        cluster: "dev".into(),
+        publisher: PUBLISHER.into(),
+        token_file: None,
+        ca: None,
+    };
     let publisher = Publisher::new(Arc::clone(&shared), config)?;
     let mut dev = Dev {
         paths: args.manifests.paths,

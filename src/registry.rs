@@ -82,6 +82,10 @@ impl Registry {
     ) -> anyhow::Result<Self> {
         check_closed(listen_args)?;
         let transport = transport(&listen_args.tls)?;
+        if let Some(file) = &listen_args.publisher_tokens {
+            // Said at the start, and not when the first publisher comes.
+            Tokens::read(file)?;
+        }
         let metrics = Arc::new(Metrics::default());
         let end = Stop::new();
         let running = (end.clone(), Arc::clone(&metrics));
@@ -113,6 +117,7 @@ impl Registry {
             shown: shown.clone(),
             gateway: gateway(&listen_args.gateway),
             transport,
+            publisher_tokens: listen_args.publisher_tokens.clone(),
             watches_per_client: listen_args.max_watches_per_client,
         };
         Ok(Self { catalogue, listening, shown, metrics, served, writer, end })

@@ -17,7 +17,7 @@ use waymark_registry_api::catalogue;
 use waymark_registry_api::mcpregistry::{LogLevel, LogLevels};
 use waymark_registry_api::server::Address;
 
-use crate::cli::{ListenArgs, LogFormat, RetentionArgs, RuleArgs};
+use crate::cli::{ListenArgs, LogFormat, RetentionArgs, RuleArgs, TlsFor};
 
 /// Logs to stderr at the level of `RUST_LOG`, else at `default`; gives the way to log more of some
 /// registries.
@@ -125,15 +125,21 @@ pub(crate) fn writer_config(retention: &RetentionArgs) -> catalogue::Config {
 
 /// Refuses to take entries from anybody on the network, where that is not asked for.
 pub(crate) fn check_closed(listen: &ListenArgs) -> anyhow::Result<()> {
-    match &listen.grpc_addr {
-        Address::Tcp(address)
-            if !address.ip().is_loopback() && !listen.allow_unauthenticated_publish =>
-        {
-            bail!(
-                "--grpc-addr {address} would take entries from anybody who reaches it: listen on a \
-             loopback address or on a socket (unix:/path), or say --allow-unauthenticated-publish"
-            )
-        }
-        _ => Ok(()),
+    let Address::Tcp(address) = &listen.grpc_addr else { return Ok(()) };
+    if address.ip().is_loopback() || listen.allow_unauthenticated_publish {
+        return Ok(());
+    }
+    let tls = listen.tls.tls_cert.is_some() && listen.tls.tls_for != TlsFor::Http;
+    match (&listen.publisher_tokens, tls) {
+        (Some(_), true) => Ok(()),
+        (Some(_), false) => bail!(
+            "--grpc-addr {address} would take the tokens of publishers in the clear: give --tls-cert \
+             and --tls-key"
+        ),
+        (None, _) => bail!(
+            "--grpc-addr {address} would take entries from anybody who reaches it: listen on a \
+             loopback address or on a socket (unix:/path), ask for --publisher-tokens over TLS, or \
+             say --allow-unauthenticated-publish"
+        ),
     }
 }

@@ -4,6 +4,7 @@
 //! sending, so a registry that is away costs no memory beyond one id per changed entry.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_stream::StreamExt;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint};
 use waymark_proto::v1::publish_request::Message;
 use waymark_proto::v1::publisher_service_client::PublisherServiceClient;
 use waymark_proto::v1::{
@@ -42,6 +43,11 @@ pub struct PublisherConfig {
     pub cluster: String,
     /// Name of the publisher within the cluster.
     pub publisher: String,
+    /// A file with the bearer token that the registry wants; read for each session, so that it may
+    /// be rotated.
+    pub token_file: Option<PathBuf>,
+    /// Certificates of authorities, in PEM, that are trusted for `https://` instead of the system's.
+    pub ca: Option<Vec<u8>>,
 }
 
 /// How the session stands.
@@ -79,6 +85,8 @@ enum SessionError {
     Status(#[from] tonic::Status),
     #[error("the registry closed the stream")]
     Closed,
+    #[error("the registry's token cannot be read from {0}")]
+    Token(String),
     #[error("the registry acknowledged {0}, which was never sent")]
     Acknowledgement(u64),
 }
@@ -118,6 +126,15 @@ impl Publisher {
             .keep_alive_while_idle(true)
             .http2_keep_alive_interval(KEEP_ALIVE)
             .tcp_nodelay(true);
+        let endpoint = if config.registry.starts_with("https://") {
+            let tls = match &config.ca {
+                Some(pem) => ClientTlsConfig::new().ca_certificate(Certificate::from_pem(pem)),
+                None => ClientTlsConfig::new().with_native_roots(),
+            };
+            endpoint.tls_config(tls).map_err(|error| bad(root(&error)))?
+        } else {
+            endpoint
+        };
         let channel = endpoint.connect_lazy();
         Ok(Self { shared, config, channel, status: watch::Sender::default() })
     }
@@ -205,7 +222,17 @@ impl<'p> Session<'p> {
         // The last thing before the wire: a process that was paused may have lost the lease.
         let leadership = self.leadership.clone();
         let requests = ReceiverStream::new(receiver).take_while(move |_| leadership.holds());
-        let mut responses = client.publish(requests).await.map_err(connection)?.into_inner();
+        let mut request = tonic::Request::new(requests);
+        if let Some(file) = &publisher.config.token_file {
+            let unreadable =
+                |why: String| SessionError::Token(format!("{}: {why}", file.display()));
+            let token = tokio::fs::read_to_string(file).await;
+            let token = token.map_err(|error| unreadable(error.to_string()))?;
+            let value = format!("Bearer {}", token.trim()).parse();
+            let value = value.map_err(|_| unreadable("it holds no token".to_owned()))?;
+            request.metadata_mut().insert("authorization", value);
+        }
+        let mut responses = client.publish(request).await.map_err(connection)?.into_inner();
         let first = responses.next().await.ok_or(SessionError::Closed)??;
         self.window = u64::from(first.window.max(1));
         self.take(&first)?;

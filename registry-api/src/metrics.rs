@@ -231,6 +231,8 @@ impl Metrics {
             tonic::Code::NotFound => "NotFound",
             tonic::Code::Aborted => "Aborted",
             tonic::Code::Unavailable => "Unavailable",
+            tonic::Code::Unauthenticated => "Unauthenticated",
+            tonic::Code::PermissionDenied => "PermissionDenied",
             _ => "Other",
         };
         let labels = GrpcLabels { grpc_service: service, grpc_method: method, grpc_code };

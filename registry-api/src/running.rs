@@ -98,6 +98,12 @@ impl Tokens {
     }
 }
 
+/// The token of an `Authorization` header of the scheme Bearer (RFC 6750).
+pub(crate) fn bearer(header: &str) -> Option<&str> {
+    let (scheme, token) = header.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
+}
+
 /// What a configuration comes to, beside the registries.
 #[derive(Debug, Default)]
 pub struct Running {

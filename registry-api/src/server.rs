@@ -125,6 +125,8 @@ pub struct Served {
     pub gateway: Gateway,
     /// TLS.
     pub transport: Transport,
+    /// A file of tokens that publishers have to show, but over a Unix socket.
+    pub publisher_tokens: Option<PathBuf>,
     /// Most gRPC watches from one address at a time.
     pub watches_per_client: usize,
 }
@@ -199,7 +201,8 @@ impl Listening {
     /// # Errors
     /// Where a server fails.
     pub async fn serve(self, served: Served, stop: CancellationToken) -> Result<(), ServerError> {
-        let Served { catalogue, metrics, shown, gateway, transport, watches_per_client } = served;
+        let Served { catalogue, metrics, shown, gateway, transport, .. } = served;
+        let (tokens, watches_per_client) = (served.publisher_tokens, served.watches_per_client);
         for tls in [&transport.http, &transport.grpc].into_iter().flatten() {
             tokio::spawn(tls.clone().follow(stop.clone()));
         }
@@ -235,7 +238,7 @@ impl Listening {
             .register_encoded_file_descriptor_set(waymark_proto::DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
-        let receiver = Receiver::new(catalogue.clone(), Arc::clone(&metrics), stop.clone());
+        let receiver = Receiver::new(catalogue.clone(), Arc::clone(&metrics), tokens, stop.clone());
         let consumer = Consumer::new(catalogue, metrics, watches_per_client, stop.clone());
         let router = Server::builder()
             .http2_keepalive_interval(Some(KEEP_ALIVE))

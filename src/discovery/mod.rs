@@ -31,10 +31,17 @@ pub(crate) async fn run(args: DiscoveryArgs) -> anyhow::Result<ExitCode> {
     settings.gateways.clone_from(&args.scope.gateway);
     settings.gateway_classes.clone_from(&args.scope.gateway_class);
     let shared = SharedIndex::new(Index::new(settings));
+    let ca = args
+        .registry_ca
+        .as_ref()
+        .map(|file| std::fs::read(file).with_context(|| format!("cannot read {}", file.display())));
+    let ca = ca.transpose()?;
     let config = PublisherConfig {
         registry: args.registry,
         cluster: args.cluster,
         publisher: PUBLISHER.into(),
+        token_file: args.registry_token_file,
+        ca,
     };
     let publisher = Publisher::new(Arc::clone(&shared), config)?;
     let listener = match args.admin_addr.0 {

@@ -39,7 +39,7 @@ enum Task {
     Lint,
 }
 
-const BENCHES: [&str; 5] = ["index", "rest", "publish", "load", "cluster"];
+const BENCHES: [&str; 6] = ["index", "rest", "publish", "load", "gateway", "cluster"];
 
 fn main() -> ExitCode {
     match work(Cli::parse().task) {
@@ -152,19 +152,19 @@ fn servers() -> Result<()> {
     run("PostgreSQL and OpenSSH", cargo().args(tests).args(of).args(["--", "--ignored"]))
 }
 
+/// The Envoy that PyPI carries.
+fn envoy_binary(venv: &Path) -> Result<String> {
+    let python = python(venv)?;
+    let find = "import envoy, pathlib; print(pathlib.Path(envoy.__file__).parent / '_bin/envoy')";
+    let found = Command::new(&python).args(["-c", find]).output().context("cannot start python")?;
+    Ok(String::from_utf8_lossy(&found.stdout).trim().to_owned())
+}
+
 /// Runs the tests of the gateway plugin against a real Envoy.
 fn envoy(venv: &Path) -> Result<()> {
-    let python = python(venv)?;
-    let found = Command::new(&python)
-        .args([
-            "-c",
-            "import envoy, pathlib; print(pathlib.Path(envoy.__file__).parent / '_bin/envoy')",
-        ])
-        .output();
-    let binary =
-        String::from_utf8_lossy(&found.context("cannot start python")?.stdout).into_owned();
     let tests = ["test", "--quiet", "--test", "gateway", "--", "--ignored"];
-    run("the gateway plugin behind Envoy", cargo().args(tests).env("ENVOY_BIN", binary.trim()))
+    let binary = envoy_binary(venv)?;
+    run("the gateway plugin behind Envoy", cargo().args(tests).env("ENVOY_BIN", binary))
 }
 
 /// Runs the tests against a real kube-apiserver and etcd.
@@ -385,6 +385,7 @@ fn bench(names: &[String]) -> Result<()> {
         }
         match name.as_str() {
             "rest" => tools(&["nginx", "wrk"])?,
+            "gateway" => tools(&["wrk"])?,
             "load" => {
                 tools(&["wrk"])?;
                 install_postgresql()?;
@@ -393,6 +394,9 @@ fn bench(names: &[String]) -> Result<()> {
         }
         let mut command = cargo();
         command.args(["bench", "--quiet", "--bench", name]);
+        if name == "gateway" {
+            command.env("ENVOY_BIN", envoy_binary(&target()?.join("venv"))?);
+        }
         if name == "cluster" {
             with_cluster(&mut command, &target()?)?;
         }

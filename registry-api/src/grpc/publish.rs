@@ -1,5 +1,6 @@
 //! `PublisherService`: a stream of entries in, acknowledgements out.
 
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use smol_str::{SmolStr, format_smolstr};
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Response, Status, Streaming};
 use waymark_proto::v1::publish_request::Message;
 use waymark_proto::v1::publisher_service_server::PublisherService;
@@ -18,6 +20,7 @@ use crate::catalogue::{
     Handle, MAX_ID_BYTES, Operation, PublishOutcome, Refusal, SessionId, Unavailable, prepare,
 };
 use crate::metrics::Metrics;
+use crate::running::{Tokens, bearer};
 
 /// Requests that a publisher may have under way unacknowledged.
 const WINDOW: u32 = 4096;
@@ -32,14 +35,50 @@ const MAX_NAME: usize = 253;
 pub struct Receiver {
     catalogue: Handle,
     metrics: Arc<Metrics>,
+    tokens: Option<Arc<Path>>,
     stop: CancellationToken,
 }
 
+/// Who may publish in a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Publisher {
+    /// Whoever it is: no tokens are asked for, or the peer has reached the socket.
+    Anybody,
+    /// The one whose token this is: it publishes for this cluster only.
+    Cluster(SmolStr),
+}
+
 impl Receiver {
-    /// A service that feeds `catalogue` until `stop`.
+    /// A service that feeds `catalogue` until `stop`, of publishers that show a token of a file,
+    /// where one is given.
     #[must_use]
-    pub fn new(catalogue: Handle, metrics: Arc<Metrics>, stop: CancellationToken) -> Self {
-        Self { catalogue, metrics, stop }
+    pub fn new(
+        catalogue: Handle,
+        metrics: Arc<Metrics>,
+        tokens: Option<PathBuf>,
+        stop: CancellationToken,
+    ) -> Self {
+        Self { catalogue, metrics, tokens: tokens.map(Arc::from), stop }
+    }
+
+    /// Who opens a session. What is wrong with the file is the admin's to know, not the peer's.
+    fn publisher<T>(&self, request: &Request<T>) -> Result<Publisher, Status> {
+        let socket = request.extensions().get::<UdsConnectInfo>().is_some();
+        let Some(file) = self.tokens.as_ref().filter(|_| !socket) else {
+            return Ok(Publisher::Anybody);
+        };
+        let tokens = Tokens::read(file).map_err(|error| {
+            tracing::error!("no publisher is let in: {error}");
+            Status::unavailable("the registry cannot check tokens at the moment")
+        })?;
+        let given = request.metadata().get("authorization").and_then(|value| value.to_str().ok());
+        let token = given.and_then(bearer);
+        let known = token.and_then(|token| tokens.bearer(token));
+        known.cloned().map(Publisher::Cluster).ok_or_else(|| {
+            let why = if token.is_some() { "an unknown token" } else { "no token" };
+            tracing::warn!(peer = ?request.remote_addr(), "a publisher was refused: it showed {why}");
+            Status::unauthenticated("publishing needs a bearer token that the registry knows")
+        })
     }
 }
 
@@ -53,11 +92,14 @@ impl PublisherService for Receiver {
         &self,
         request: Request<Streaming<PublishRequest>>,
     ) -> Result<Response<Responses>, Status> {
+        let publisher = self.publisher(&request).inspect_err(|status| {
+            self.metrics.grpc("waymark.registry.v1.PublisherService", "Publish", status.code());
+        })?;
         let (sender, receiver) = mpsc::channel(16);
         let this = self.clone();
         let requests = request.into_inner();
         tokio::spawn(async move {
-            let ended = this.session(requests, &sender).await;
+            let ended = this.session(requests, &publisher, &sender).await;
             let code = ended.as_ref().map_or_else(Status::code, |()| tonic::Code::Ok);
             this.metrics.grpc("waymark.registry.v1.PublisherService", "Publish", code);
             if let Err(status) = ended {
@@ -84,6 +126,7 @@ impl Receiver {
     async fn session(
         &self,
         mut requests: Streaming<PublishRequest>,
+        publisher: &Publisher,
         responses: &mpsc::Sender<Result<PublishResponse, Status>>,
     ) -> Result<(), Status> {
         let first = tokio::time::timeout(HELLO_TIMEOUT, requests.next())
@@ -91,7 +134,18 @@ impl Receiver {
             .map_err(|_| broken("no hello came within 10 s"))?
             .ok_or_else(|| broken("the stream ended before the hello"))??;
         let source = match (first.sequence, first.message) {
-            (1, Some(Message::Hello(hello))) => source(&hello)?,
+            (1, Some(Message::Hello(hello))) => {
+                let source = source(&hello)?;
+                if let Publisher::Cluster(own) = publisher
+                    && *own != hello.cluster
+                {
+                    tracing::warn!(%source, %own, "a publisher was refused: its token is another cluster's");
+                    let message =
+                        "the token is not one of this cluster; it publishes for its own only";
+                    return Err(Status::permission_denied(message));
+                }
+                source
+            }
             _ => {
                 return Err(broken("the first request must be the hello, with sequence 1"));
             }

@@ -13,6 +13,7 @@ use super::error::ApiError;
 use super::target::Target;
 use super::{Api, json_response};
 use crate::catalogue::{Edit, EditError, Prepared, Refusal, Registry, prepare_own};
+use crate::running::bearer;
 
 /// Most characters of a status message (upstream's limit).
 const MAX_MESSAGE: usize = 500;
@@ -36,11 +37,8 @@ fn managed(api: &Api, registry: &Registry, headers: &HeaderMap) -> Result<SmolSt
     let Some((source, _)) = managed.filter(|(name, _)| registry.rule.sources.contains(name)) else {
         return Err(ApiError::NotImplemented("This registry has no managed source to write to"));
     };
-    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token = bearer.and_then(|text| {
-        let (scheme, token) = text.split_once(' ')?;
-        scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
-    });
+    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = given.and_then(bearer);
     let name =
         token.and_then(|token| running.tokens.bearer(token)).ok_or(ApiError::Unauthorized)?;
     tracing::info!(writer = %name, registry = %registry.name, "a managed entry is written");
