@@ -309,6 +309,17 @@ async fn of_a_configmap() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!((it.get("prod").await, it.writes()), (before, 0));
 
+    // Deleted, and at once another one of the same name: that counts.
+    it.cluster.delete(&registry("team-a", "prod", &json!({}))).await;
+    let deadline = Instant::now() + PATIENCE;
+    while !it.get("prod").await.is_null() {
+        assert!(Instant::now() < deadline, "{:#}", it.get("prod").await);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    it.register("prod", &spec(&json!({"source": {"type": "discovery"}}))).await;
+    it.ready("prod").await;
+    it.serves("prod", &[]);
+
     // Deleted: first it is not served, then it is gone.
     it.cluster.delete(&registry("team-a", "prod", &json!({}))).await;
     it.serves("prod", &["404"]);
@@ -386,7 +397,8 @@ async fn manual_sync_and_other_namespaces() {
     it.cluster.apply(&configmap("team-b", "data", &catalogue(&["b.c/one"]))).await;
     let other = json!({"type": "configmap",
         "configmap": {"name": "data", "namespace": "team-b"}});
-    it.register("other", &spec(&json!({ "source": other }))).await;
+    let copied = json!({"type": "configmap"});
+    it.register("other", &spec(&json!({ "source": other, "storageRef": copied }))).await;
     let refused = ["False/ReferenceNotGranted", "Unknown/NotRead", "False/ReferenceNotGranted"];
     it.is("other", "Failed", refused).await;
     let mut grant =
@@ -397,8 +409,15 @@ async fn manual_sync_and_other_namespaces() {
     it.cluster.apply(&grant).await;
     it.serves("other", &["b.c/one"]);
     it.ready("other").await;
-    // Taken back, it is taken away.
+    let deadline = Instant::now() + PATIENCE;
+    while it.get("other").await["status"]["storageRef"]["configMapRef"].is_null() {
+        assert!(Instant::now() < deadline, "{:#}", it.get("other").await);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    // Taken back, it is taken away, and the copy does not bring it back.
     it.cluster.delete(&grant).await;
+    it.serves("other", &[]);
+    tokio::time::sleep(Duration::from_secs(3)).await;
     it.serves("other", &[]);
     let status =
         it.is("other", "Failed", ["False/ReferenceNotGranted", "True/DataValid", refused[2]]).await;

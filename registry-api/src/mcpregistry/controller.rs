@@ -37,7 +37,7 @@ use crate::catalogue::{Handle, RegistryRule, Remotes};
 use crate::config::{Discovered, Fault, Source, SourceKind};
 use crate::metrics::Metrics;
 use crate::running::Shown;
-use crate::source::{self, Reach, Statuses};
+use crate::source::{self, Cause, Reach, Statuses};
 
 /// Label of objects that belong to an MCPRegistry: its name.
 pub(super) const LABEL: &str = "toolhive.stacklok.dev/mcpregistry";
@@ -145,6 +145,8 @@ impl Resource {
 /// What the controller remembers of an MCPRegistry.
 #[derive(Debug, Default)]
 struct Memory {
+    /// UID of the object that it is about: one of the same name may be another.
+    uid: Option<String>,
     /// Generation that was planned, and what came of it.
     generation: Option<i64>,
     plan: Option<Plan>,
@@ -282,6 +284,10 @@ impl Controller {
                 continue;
             }
             let memory = self.memory.entry(key.clone()).or_default();
+            let uid = resource.object.uid();
+            if memory.uid != uid {
+                *memory = Memory { uid, ..Memory::default() };
+            }
             let generation = resource.object.metadata.generation;
             if memory.generation != generation || memory.generation.is_none() {
                 memory.generation = generation;
@@ -391,7 +397,9 @@ impl Controller {
         }
         let Some(registry) = self.process.catalogue.registry(&name) else { return Ok(()) };
         let (snapshot, source) = (registry.snapshot(), self.statuses.get(&name));
-        if snapshot.is_empty() && source.failure.is_some() {
+        // What must not be read must not come back from a copy either.
+        let away = source.failure.as_ref().is_some_and(|failure| failure.cause != Cause::Denied);
+        if snapshot.is_empty() && away {
             if !memory.restored {
                 let entries = storage::read(client, &owner).await?;
                 memory.restored = true;
