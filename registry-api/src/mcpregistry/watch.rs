@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use kube::api::{Api, DynamicObject};
-use kube::runtime::watcher::{self, Event};
+use kube::runtime::watcher;
 use kube::runtime::{WatchStreamExt, watcher as watch};
 use kube::{Client, ResourceExt};
 use serde_json::Value;
 use smol_str::SmolStr;
 use tokio::sync::watch as channel;
 use tokio_util::sync::CancellationToken;
+use waymark_kubernetes::listing::Listing;
 
 use super::controller::resource;
 use super::crd::{GROUP, VERSION};
@@ -30,12 +31,8 @@ pub(super) struct Objects {
     pub(super) listed: bool,
 }
 
-#[derive(Debug, Default)]
-struct Part {
-    now: BTreeMap<Key, DynamicObject>,
-    listing: BTreeMap<Key, DynamicObject>,
-    listed: bool,
-}
+/// Those of one namespace, or of all.
+type Part = Listing<Key, DynamicObject>;
 
 /// Follows them.
 pub(super) struct Resources {
@@ -79,8 +76,8 @@ impl Resources {
     pub(super) fn now(&mut self) -> Objects {
         self.changes.mark_unchanged();
         let parts = lock(&self.parts);
-        let by_key = parts.iter().flat_map(|part| part.now.clone()).collect();
-        Objects { by_key, listed: parts.iter().all(|part| part.listed) }
+        let by_key = parts.iter().flat_map(|part| part.now().clone()).collect();
+        Objects { by_key, listed: parts.iter().all(Listing::is_listed) }
     }
 }
 
@@ -128,7 +125,7 @@ async fn run(
                 }
                 // There are none, then.
                 for part in lock(&parts).iter_mut() {
-                    *part = Part { listed: true, ..Part::default() };
+                    *part = Listing::nothing();
                 }
                 changes.send_modify(|number| *number += 1);
             }
@@ -199,22 +196,7 @@ async fn follow(
             Ok(event) => {
                 let mut parts = lock(parts);
                 let Some(part) = parts.get_mut(at) else { return };
-                match event {
-                    Event::Init => part.listing.clear(),
-                    Event::InitApply(object) => {
-                        part.listing.insert(key(&object), object);
-                    }
-                    Event::InitDone => {
-                        part.now = std::mem::take(&mut part.listing);
-                        part.listed = true;
-                    }
-                    Event::Apply(object) => {
-                        part.now.insert(key(&object), object);
-                    }
-                    Event::Delete(object) => {
-                        part.now.remove(&key(&object));
-                    }
-                }
+                part.apply(event, key, |object| object);
             }
             Err(error) => {
                 tracing::warn!("MCPRegistries cannot be watched: {error}");

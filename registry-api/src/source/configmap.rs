@@ -1,6 +1,5 @@
 //! A catalogue in one ConfigMap or in several, watched: a change is served at once.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -13,6 +12,7 @@ use kube::{Client, ResourceExt};
 use serde_json::Value;
 use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
+use waymark_kubernetes::listing::Listing;
 
 use super::origin::Cluster;
 use super::{
@@ -56,43 +56,23 @@ enum Document {
     NoKey(Vec<String>),
 }
 
-/// Objects of one kind, as a watch tells of them.
+/// Objects of one kind by name, and what went wrong since something last went well.
 #[derive(Debug)]
 struct Objects<V> {
-    by_name: BTreeMap<String, V>,
-    /// Those of a list that is not complete: until it is, what was there counts.
-    listing: BTreeMap<String, V>,
-    listed: bool,
-    /// What went wrong since something last went well.
+    listing: Listing<String, V>,
     failure: Option<SourceError>,
 }
 
 impl<V> Default for Objects<V> {
     fn default() -> Self {
-        let (by_name, listing) = (BTreeMap::new(), BTreeMap::new());
-        Self { by_name, listing, listed: false, failure: None }
+        Self { listing: Listing::default(), failure: None }
     }
 }
 
 impl<V> Objects<V> {
-    fn apply<K: kube::Resource>(&mut self, event: Event<K>, value: impl Fn(K) -> V) {
+    fn apply<K: kube::Resource>(&mut self, event: Event<K>, value: impl FnOnce(K) -> V) {
         self.failure = None;
-        match event {
-            Event::Init => self.listing.clear(),
-            Event::InitApply(object) => {
-                self.listing.insert(object.name_any(), value(object));
-            }
-            Event::InitDone => {
-                self.by_name = std::mem::take(&mut self.listing);
-                self.listed = true;
-            }
-            Event::Apply(object) => {
-                self.by_name.insert(object.name_any(), value(object));
-            }
-            Event::Delete(object) => {
-                self.by_name.remove(&object.name_any());
-            }
-        }
+        self.listing.apply(event, ResourceExt::name_any, value);
     }
 }
 
@@ -157,7 +137,8 @@ impl ConfigMapSource {
         if let Some(reader) = &self.origin.reader
             && !state
                 .grants
-                .by_name
+                .listing
+                .now()
                 .values()
                 .any(|grant| grants(grant, reader, &self.origin.selection))
         {
@@ -168,7 +149,7 @@ impl ConfigMapSource {
             return Err(SourceError::denied("ReferenceNotGranted", message));
         }
         let within = self.origin.namespace.as_deref().unwrap_or("its own namespace");
-        if state.documents.by_name.is_empty() {
+        if state.documents.listing.now().is_empty() {
             let message = match &self.origin.selection {
                 Selection::Name(name) => format!("there is no ConfigMap {name} in {within}"),
                 Selection::Labels(labels) => {
@@ -178,7 +159,7 @@ impl ConfigMapSource {
             return Err(SourceError::unavailable("ConfigMapNotFound", message));
         }
         let mut documents = Vec::new();
-        for (name, document) in &state.documents.by_name {
+        for (name, document) in state.documents.listing.now() {
             match document {
                 Document::Bytes(bytes) => documents.push((name.clone(), bytes.clone())),
                 Document::NoKey(keys) => {
@@ -213,7 +194,8 @@ impl Source for ConfigMapSource {
                 let changed = shared.changed.notified();
                 {
                     let state = shared.state();
-                    let complete = state.documents.listed && (state.grants.listed || !wants_grants);
+                    let complete = state.documents.listing.is_listed()
+                        && (state.grants.listing.is_listed() || !wants_grants);
                     if complete
                         || state.documents.failure.is_some()
                         || state.grants.failure.is_some()
@@ -360,7 +342,7 @@ async fn follow(
                 Err(watcher::Error::InitialListFailed(kube::Error::Api(status)))
                     if status.code == 404 =>
                 {
-                    state.grants.listed = true;
+                    state.grants.listing = Listing::nothing();
                 }
                 Err(error) => state.grants.failure = Some(failed(&error, &what)),
             }
