@@ -39,7 +39,7 @@ enum Task {
     Lint,
 }
 
-const BENCHES: [&str; 6] = ["index", "rest", "publish", "load", "gateway", "cluster"];
+const BENCHES: [&str; 7] = ["index", "rest", "publish", "load", "sources", "gateway", "cluster"];
 
 fn main() -> ExitCode {
     match work(Cli::parse().task) {

@@ -33,8 +33,11 @@ const PAGE: usize = 100;
 const MAX_PAGE: u64 = 32 << 20;
 /// Most entries of another registry.
 const MAX_ENTRIES: usize = 200_000;
-/// How far back beyond the last change is asked: registries round their times.
+/// How far back beyond the last change is asked: registries round their times, and may show a change
+/// after one that was later.
 const OVERLAP: Duration = Duration::from_secs(2);
+/// When the last change is this long ago, and was asked for once more since, nothing comes beside it.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// Where a registry source reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,6 +65,10 @@ struct Mirror {
     entries: BTreeMap<SmolStr, Known>,
     /// The latest change of any entry; `None` where the registry does not tell of all.
     changed: Option<Timestamp>,
+    /// Since when that is the latest one.
+    since: Instant,
+    /// Whether all that changed with it is known.
+    settled: bool,
     /// When all of it was read.
     full: Instant,
 }
@@ -213,7 +220,7 @@ impl RegistrySource {
             }
         }
         let changed = (all_tell && latest > Timestamp::MIN).then_some(latest);
-        let mirror = Mirror { entries, changed, full: Instant::now() };
+        let mirror = Mirror { entries, changed, ..Mirror::new() };
         let content = mirror.content(good);
         self.mirror = Some(mirror);
         Fetched::Whole(content)
@@ -253,6 +260,31 @@ impl RegistrySource {
 }
 
 impl Mirror {
+    fn new() -> Self {
+        let now = Instant::now();
+        Self { entries: BTreeMap::new(), changed: None, since: now, settled: false, full: now }
+    }
+
+    /// From when on changes are asked for; `None` where all has to be read.
+    fn asks(&self) -> Option<Timestamp> {
+        let changed = self.changed?;
+        let asks = if self.settled {
+            changed.checked_add(Duration::from_micros(1))
+        } else {
+            changed.checked_sub(OVERLAP)
+        };
+        asks.ok()
+    }
+
+    /// Notes how it stands after changes were asked for at `asked`.
+    fn settle(&mut self, before: Option<Timestamp>, asked: Instant) {
+        if self.changed == before {
+            self.settled |= asked.duration_since(self.since) >= QUIET;
+        } else {
+            (self.since, self.settled) = (asked, false);
+        }
+    }
+
     fn content(&self, entries: Vec<Prepared>) -> Content {
         let mut hasher = Sha256::new();
         let mut rejected = Vec::new();
@@ -311,12 +343,16 @@ impl Source for RegistrySource {
         let fetcher = Fetcher::new(&self.origin.access, &self.cluster).await?;
         self.check_path(&fetcher).await?;
         let current = self.mirror.as_ref().filter(|m| m.full.elapsed() < self.origin.full_interval);
-        let since = current
-            .and_then(|mirror| mirror.changed)
-            .and_then(|changed| changed.checked_sub(OVERLAP).ok());
+        let since = current.and_then(Mirror::asks);
+        let asked = Instant::now();
         let items = self.pages(&fetcher, since).await?;
         match (&mut self.mirror, since) {
-            (Some(mirror), Some(_)) => Ok(Self::changes(mirror, items)),
+            (Some(mirror), Some(_)) => {
+                let before = mirror.changed;
+                let fetched = Self::changes(mirror, items);
+                mirror.settle(before, asked);
+                Ok(fetched)
+            }
             _ => Ok(self.whole(items)),
         }
     }
@@ -345,7 +381,7 @@ mod tests {
     }
 
     fn mirror(items: Vec<Item>) -> (Mirror, Content) {
-        let mut mirror = Mirror { entries: BTreeMap::new(), changed: None, full: Instant::now() };
+        let mut mirror = Mirror::new();
         let mut good = Vec::new();
         for item in items {
             mirror.changed = mirror.changed.max(item.updated);
@@ -403,5 +439,24 @@ mod tests {
             panic!("nothing changed");
         };
         assert_eq!((removed.len(), content.total, content.rejected.len()), (1, 1, 2));
+    }
+
+    #[test]
+    fn what_is_known_is_not_asked_for_for_ever() {
+        let at = |text: &str| Some(text.parse::<Timestamp>().unwrap());
+        let mut mirror = Mirror::new();
+        assert_eq!(mirror.asks(), None);
+        let latest = at("2026-01-01T00:00:05.5Z");
+        mirror.changed = latest;
+        let later = |seconds: u64| mirror.since + Duration::from_secs(seconds);
+        let (soon, late) = (later(1), later(11));
+        mirror.settle(latest, soon);
+        assert_eq!(mirror.asks(), at("2026-01-01T00:00:03.5Z"));
+        mirror.settle(latest, late);
+        assert_eq!(mirror.asks(), at("2026-01-01T00:00:05.500001Z"));
+        // Another change begins it anew.
+        mirror.changed = at("2026-01-01T00:00:09Z");
+        mirror.settle(latest, late);
+        assert_eq!(mirror.asks(), at("2026-01-01T00:00:07Z"));
     }
 }
