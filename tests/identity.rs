@@ -157,3 +157,41 @@ fn an_open_write_side_is_refused_at_the_start() {
         assert!(error.contains(says), "{more:?}: {error}");
     }
 }
+
+#[tokio::test]
+async fn clients_show_a_certificate_where_that_is_asked_for() {
+    use tonic::transport::{Certificate, ClientTlsConfig, Endpoint, Identity};
+    use tonic_health::pb::HealthCheckRequest;
+    use tonic_health::pb::health_client::HealthClient;
+
+    let folder = tempfile::tempdir().unwrap();
+    let [cert, key] = certify(folder.path());
+    let make = || rcgen::generate_simple_self_signed(["client".to_owned()]).unwrap();
+    let (known, unknown) = (make(), make());
+    let ca = write(folder.path(), "clients.crt", &known.cert.pem());
+    let args = ["--tls-cert", &*cert, "--tls-key", &key, "--tls-client-ca", &ca];
+    let data = folder.path().join("data");
+    let registry = tokio::task::spawn_blocking({
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        move || {
+            let args: Vec<&str> = args.iter().map(String::as_str).collect();
+            Registry::start(&data, "127.0.0.1:0", &args)
+        }
+    });
+    let registry = registry.await.unwrap();
+    let port = registry.grpc.rsplit_once(':').unwrap().1.to_owned();
+    let trusted = Certificate::from_pem(std::fs::read(&cert).unwrap());
+    for (shown, good) in [(None, false), (Some(&unknown), false), (Some(&known), true)] {
+        let mut tls = ClientTlsConfig::new().ca_certificate(trusted.clone());
+        if let Some(client) = shown {
+            let identity =
+                Identity::from_pem(client.cert.pem(), client.signing_key.serialize_pem());
+            tls = tls.identity(identity);
+        }
+        let endpoint = Endpoint::from_shared(format!("https://localhost:{port}")).unwrap();
+        let channel = endpoint.tls_config(tls).unwrap().connect_lazy();
+        let answer = HealthClient::new(channel).check(HealthCheckRequest::default()).await;
+        assert_eq!(answer.is_ok(), good, "{answer:?}");
+    }
+    tokio::task::spawn_blocking(|| registry.waymark.stop()).await.unwrap();
+}
