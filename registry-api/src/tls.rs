@@ -12,8 +12,7 @@ use arc_swap::ArcSwap;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
-use rustls::sign::CertifiedKey;
+use rustls::server::WebPkiClientVerifier;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -58,18 +57,8 @@ pub enum TlsError {
     #[error("the certificate and the key cannot be used: {0}")]
     Unusable(#[from] rustls::Error),
     /// The authorities of clients cannot be used.
-    #[error("the authorities of clients cannot be used: {0}")]
-    ClientCa(String),
-}
-
-/// The certificate of now.
-#[derive(Debug)]
-struct Current(ArcSwap<CertifiedKey>);
-
-impl ResolvesServerCert for Current {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.0.load_full())
-    }
+    #[error("the authorities of clients in {0} cannot be used: {1}")]
+    ClientCa(String, String),
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -80,22 +69,10 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     if all.is_empty() { Err(TlsError::Empty(shown())) } else { Ok(all) }
 }
 
-fn certified(files: &TlsFiles) -> Result<CertifiedKey, TlsError> {
-    let chain = certificates(&files.certificate)?;
-    let key = PrivateKeyDer::from_pem_file(&files.key)
-        .map_err(|error| TlsError::Read { path: files.key.display().to_string(), error })?;
-    Ok(CertifiedKey::from_der(chain, key, &provider())?)
-}
-
-fn provider() -> rustls::crypto::CryptoProvider {
-    rustls::crypto::ring::default_provider()
-}
-
 /// TLS that can be served with.
 #[derive(Clone)]
 pub struct Tls {
     files: TlsFiles,
-    current: Arc<Current>,
     config: Arc<ArcSwap<ServerConfig>>,
 }
 
@@ -111,9 +88,8 @@ impl Tls {
     /// # Errors
     /// Where they cannot be used.
     pub fn read(files: TlsFiles) -> Result<Self, TlsError> {
-        let current = Arc::new(Current(ArcSwap::from_pointee(certified(&files)?)));
-        let config = ArcSwap::from_pointee(config(&files, &current)?);
-        Ok(Self { files, current, config: Arc::new(config) })
+        let config = ArcSwap::from_pointee(config(&files)?);
+        Ok(Self { files, config: Arc::new(config) })
     }
 
     /// Reads the files again whenever they change, until `stop`. Files that cannot be used change
@@ -129,11 +105,8 @@ impl Tls {
             if now == seen {
                 continue;
             }
-            let read = certified(&self.files)
-                .and_then(|certified| Ok((certified, config(&self.files, &self.current)?)));
-            match read {
-                Ok((certified, config)) => {
-                    self.current.0.store(Arc::new(certified));
+            match config(&self.files) {
+                Ok(config) => {
                     self.config.store(Arc::new(config));
                     tracing::info!("the TLS certificate was read again");
                     seen = now;
@@ -182,25 +155,27 @@ impl Tls {
     }
 }
 
-fn config(files: &TlsFiles, current: &Arc<Current>) -> Result<ServerConfig, TlsError> {
-    let provider = Arc::new(provider());
+fn config(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
+    let chain = certificates(&files.certificate)?;
+    let key = PrivateKeyDer::from_pem_file(&files.key)
+        .map_err(|error| TlsError::Read { path: files.key.display().to_string(), error })?;
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()?;
     let builder = match &files.client_ca {
         None => builder.with_no_client_auth(),
         Some(path) => {
+            let unusable = |why: String| TlsError::ClientCa(path.display().to_string(), why);
             let mut roots = rustls::RootCertStore::empty();
             for certificate in certificates(path)? {
-                roots.add(certificate)?;
+                roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
             }
             let verifier =
                 WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-            let verifier = verifier.map_err(|error| TlsError::ClientCa(error.to_string()))?;
-            builder.with_client_cert_verifier(verifier)
+            builder.with_client_cert_verifier(verifier.map_err(|e| unusable(e.to_string()))?)
         }
     };
-    let current: Arc<dyn ResolvesServerCert> = Arc::clone(current) as _;
-    let mut config = builder.with_cert_resolver(current);
+    let mut config = builder.with_single_cert(chain, key)?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(config)
 }
