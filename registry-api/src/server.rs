@@ -202,7 +202,7 @@ impl Listening {
     /// Where a server fails.
     pub async fn serve(self, served: Served, stop: CancellationToken) -> Result<(), ServerError> {
         let Served { catalogue, metrics, shown, gateway, transport, .. } = served;
-        let (tokens, watches_per_client) = (served.publisher_tokens, served.watches_per_client);
+        let (tokens, watches) = (served.publisher_tokens, served.watches_per_client);
         for tls in [&transport.http, &transport.grpc].into_iter().flatten() {
             tokio::spawn(tls.clone().follow(stop.clone()));
         }
@@ -239,7 +239,7 @@ impl Listening {
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
             .build_v1()?;
         let receiver = Receiver::new(catalogue.clone(), Arc::clone(&metrics), tokens, stop.clone());
-        let consumer = Consumer::new(catalogue, metrics, watches_per_client, stop.clone());
+        let consumer = Consumer::new(catalogue, metrics, watches, stop.clone());
         let router = Server::builder()
             .http2_keepalive_interval(Some(KEEP_ALIVE))
             .tcp_nodelay(true)
@@ -254,18 +254,17 @@ impl Listening {
             );
         let stopped = stop.clone().cancelled_owned();
         let grpc = async {
-            match self.grpc {
-                GrpcListener::Tcp(listener) if transport.grpc.is_some() => {
-                    let Some(tls) = transport.grpc else { return Ok(()) };
+            match (self.grpc, transport.grpc) {
+                (GrpcListener::Tcp(listener), Some(tls)) => {
                     let incoming = tls.accept(listener, stop.clone()).into_stream();
                     router.serve_with_incoming_shutdown(incoming, stopped).await
                 }
-                GrpcListener::Tcp(listener) => {
+                (GrpcListener::Tcp(listener), None) => {
                     router
                         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped)
                         .await
                 }
-                GrpcListener::Unix(listener, path) => {
+                (GrpcListener::Unix(listener, path), _) => {
                     let incoming = UnixListenerStream::new(listener);
                     let served = router.serve_with_incoming_shutdown(incoming, stopped).await;
                     let _ = std::fs::remove_file(path);

@@ -53,7 +53,7 @@ pub struct GatewayConfig {
     pub dry_run: bool,
     /// URL of the registry, which is told to who is refused.
     pub registry_url: Option<String>,
-    /// Peers whose `X-Forwarded-Host` and `X-Forwarded-Proto` are believed.
+    /// Peers whose `X-Forwarded-Host` is believed.
     pub trusted: Vec<IpNet>,
 }
 

@@ -213,14 +213,12 @@ impl Fetcher {
     }
 
     fn failed(&self, error: &reqwest::Error, url: &Url) -> SourceError {
-        let mut causes = std::iter::successors(error.source(), |cause| (*cause).source());
-        let find = |wanted: &dyn Fn(&(dyn Error + 'static)) -> bool| {
-            std::iter::successors(error.source(), |cause| (*cause).source()).any(wanted)
-        };
+        let causes = || std::iter::successors(error.source(), |cause| (*cause).source());
+        let find = |wanted: &dyn Fn(&(dyn Error + 'static)) -> bool| causes().any(wanted);
         if find(&|cause| matches!(cause.downcast_ref(), Some(Refused::NotAllowed))) {
             return not_allowed(url);
         }
-        let deepest = causes.by_ref().last().map_or_else(|| error.to_string(), ToString::to_string);
+        let deepest = causes().last().map_or_else(|| error.to_string(), ToString::to_string);
         let deepest: String = deepest.chars().take(200).collect();
         let certificate = |cause: &(dyn Error + 'static)| {
             cause.downcast_ref::<rustls::Error>().is_some()
