@@ -9,32 +9,26 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::ObjectReference;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::{Api, DynamicObject, Patch, PatchParams};
-use kube::core::{ApiResource, GroupVersionKind};
 use kube::{Client, ResourceExt};
-use serde_json::{Map, Value, json};
+use serde_json::json;
 use smol_str::SmolStr;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use waymark_catalogue::filter::{FilterConfig, Lists};
 use waymark_kubernetes::event::{Notice, Poster, Reporter};
 use waymark_kubernetes::lease::Leadership;
 
-use super::crd::{
-    DeploymentMode, GROUP, LogLevel, MCPRegistrySpec, MCPRegistryStatus, Phase, StorageType,
-    VERSION,
-};
+use super::crd::{DeploymentMode, LogLevel, MCPRegistrySpec, Phase, StorageType};
 use super::dedicated::{self, Dedicated};
 use super::outcome::{self, Observed, Trouble};
-use super::plan::{self, Plan, plan, registry_name};
-use super::storage::{self, Owner, StorageError};
+use super::plan::{Plan, plan, registry_name, stored};
+use super::resource::{FINALIZER, Resource, difference, is_older, kind};
+use super::storage::{self, StorageError};
 use super::watch::{Objects, Resources};
 use crate::assembly::{Added, AddedSource, Assembly};
-use crate::catalogue::{Handle, RegistryRule, Remotes};
-use crate::config::{Discovered, Fault, Source, SourceKind};
+use crate::catalogue::Handle;
+use crate::config::Fault;
 use crate::metrics::Metrics;
 use crate::running::Shown;
 use crate::source::{self, Cause, Reach, Statuses};
@@ -43,8 +37,6 @@ use crate::source::{self, Cause, Reach, Statuses};
 pub(super) const LABEL: &str = "toolhive.stacklok.dev/mcpregistry";
 /// Field manager of what the controller applies.
 pub(super) const MANAGER: &str = "waymark-registry-api";
-/// The finalizer: what a registry has is removed before its MCPRegistry is gone.
-const FINALIZER: &str = "toolhive.stacklok.dev/waymark-registry";
 /// `reportingController` of Events.
 const CONTROLLER: &str = "waymark.dev/registry-api";
 /// How long changes may settle.
@@ -101,47 +93,6 @@ pub struct Process {
 
 type Key = (String, String);
 
-/// An MCPRegistry as the API server has it.
-#[derive(Debug, Clone)]
-struct Resource {
-    object: DynamicObject,
-    spec: Result<MCPRegistrySpec, String>,
-    status: MCPRegistryStatus,
-}
-
-impl Resource {
-    fn of(object: DynamicObject) -> Self {
-        let spec = object.data.get("spec").cloned().unwrap_or_default();
-        let spec = serde_json::from_value(spec).map_err(|error| error.to_string());
-        let status = object.data.get("status").cloned().unwrap_or_default();
-        let status = serde_json::from_value(status).unwrap_or_default();
-        Self { object, spec, status }
-    }
-
-    fn is_deleting(&self) -> bool {
-        self.object.metadata.deletion_timestamp.is_some()
-    }
-
-    fn has_finalizer(&self) -> bool {
-        self.object.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
-    }
-
-    fn owner(&self) -> Owner {
-        Owner {
-            namespace: self.object.namespace().unwrap_or_default(),
-            name: self.object.name_any(),
-            reference: OwnerReference {
-                api_version: format!("{GROUP}/{VERSION}"),
-                kind: "MCPRegistry".to_owned(),
-                name: self.object.name_any(),
-                uid: self.object.uid().unwrap_or_default(),
-                controller: Some(true),
-                block_owner_deletion: Some(false),
-            },
-        }
-    }
-}
-
 /// What the controller remembers of an MCPRegistry.
 #[derive(Debug, Default)]
 struct Memory {
@@ -172,7 +123,7 @@ pub struct Controller {
     config: ControllerConfig,
     process: Process,
     statuses: Statuses,
-    resources: BTreeMap<Key, Resource>,
+    resources: BTreeMap<Key, Arc<Resource>>,
     memory: BTreeMap<Key, Memory>,
     listed: bool,
     poster: Poster,
@@ -214,8 +165,9 @@ impl Controller {
             }
             tokio::time::sleep(SETTLE).await;
             sources.mark_unchanged();
-            let objects = resources.now();
-            self.take(objects);
+            if let Some(objects) = resources.news() {
+                self.take(objects);
+            }
             tokio::select! {
                 () = self.pass() => {}
                 () = stop.cancelled() => return,
@@ -234,7 +186,7 @@ impl Controller {
                 known.is_none_or(|k| k.object.resource_version() != object.resource_version());
             // What was written last may not have come back yet.
             if newer && !known.is_some_and(|known| is_older(&object, &known.object)) {
-                self.resources.insert(key, Resource::of(object));
+                self.resources.insert(key, Arc::new(Resource::of(object)));
             }
         }
         if objects.listed {
@@ -329,11 +281,12 @@ impl Controller {
     }
 
     fn log_levels(&mut self) {
-        let level = |(key, resource): (&Key, &Resource)| {
+        let level = |resource: &Arc<Resource>| {
             let level = resource.spec.as_ref().ok()?.log_level?;
-            Some((registry_name(&key.0, &key.1), level))
+            Some((resource.registry.clone(), level))
         };
-        let levels: BTreeMap<SmolStr, LogLevel> = self.resources.iter().filter_map(level).collect();
+        let levels: BTreeMap<SmolStr, LogLevel> =
+            self.resources.values().filter_map(level).collect();
         if levels != self.levels {
             (self.config.log_levels)(&levels);
             self.levels = levels;
@@ -357,21 +310,21 @@ impl Controller {
 
     /// The copy and the Deployment.
     async fn assist(&mut self, key: &Key, resource: &Resource) {
-        let Ok(spec) = resource.spec.clone() else { return };
+        let Ok(spec) = &resource.spec else { return };
         let rests = self.memory.get(key).and_then(|memory| memory.rest);
         if rests.is_some_and(|until| Instant::now() < until) {
             return;
         }
-        let copied = self.copy(key, resource, &spec).await;
+        let copied = self.copy(key, resource, spec).await;
         let copied =
             copied.map_err(|error| Trouble { reason: "StorageFailed", message: error.to_string() });
-        let deployed = self.deploy(key, resource, &spec).await;
+        let deployed = self.deploy(key, resource, spec).await;
         let deployed = deployed.map_err(|message| Trouble { reason: "DeploymentFailed", message });
         let trouble = copied.err().or(deployed.err());
         let memory = self.memory.entry(key.clone()).or_default();
         memory.rest = trouble.is_some().then(|| Instant::now() + REFUSED);
         if let Some(trouble) = trouble.as_ref().filter(|now| memory.trouble.as_ref() != Some(now)) {
-            let registry = registry_name(&key.0, &key.1);
+            let registry = &resource.registry;
             tracing::warn!(%registry, reason = trouble.reason, "{}; trying again", trouble.message);
         }
         memory.trouble = trouble;
@@ -385,7 +338,7 @@ impl Controller {
         spec: &MCPRegistrySpec,
     ) -> Result<(), StorageError> {
         let (client, owner) = (&self.config.client, resource.owner());
-        let name = registry_name(&key.0, &key.1);
+        let name = &resource.registry;
         let memory = self.memory.entry(key.clone()).or_default();
         if spec.storage_ref.kind != StorageType::Configmap {
             let known = resource.status.storage_ref.as_ref();
@@ -395,8 +348,8 @@ impl Controller {
             memory.copied = None;
             return Ok(());
         }
-        let Some(registry) = self.process.catalogue.registry(&name) else { return Ok(()) };
-        let (snapshot, source) = (registry.snapshot(), self.statuses.get(&name));
+        let Some(registry) = self.process.catalogue.registry(name) else { return Ok(()) };
+        let (snapshot, source) = (registry.snapshot(), self.statuses.get(name));
         // What must not be read must not come back from a copy either.
         let away = source.failure.as_ref().is_some_and(|failure| failure.cause != Cause::Denied);
         if snapshot.is_empty() && away {
@@ -407,7 +360,7 @@ impl Controller {
                     let count = entries.len();
                     tracing::info!(registry = %name, entries = count, "taking what the copy has, because the source cannot be read");
                     // Where the process is shutting down it is not needed.
-                    let _ = self.process.catalogue.replace(name, entries).await;
+                    let _ = self.process.catalogue.replace(name.clone(), entries).await;
                 }
             }
         } else if source.phase == source::Phase::Complete
@@ -427,7 +380,7 @@ impl Controller {
         spec: &MCPRegistrySpec,
     ) -> Result<(), String> {
         let (client, owner) = (&self.config.client, resource.owner());
-        let name = registry_name(&key.0, &key.1);
+        let name = &resource.registry;
         let memory = self.memory.entry(key.clone()).or_default();
         match (spec.deployment.mode, &self.config.dedicated) {
             (DeploymentMode::Dedicated, Some(dedicated)) => {
@@ -439,7 +392,7 @@ impl Controller {
                 });
                 if due {
                     let applied =
-                        dedicated::apply(client, &owner, &spec.deployment, dedicated, &name).await;
+                        dedicated::apply(client, &owner, &spec.deployment, dedicated, name).await;
                     let available = applied.map_err(|error| error.to_string())?;
                     memory.dedicated = Some((Instant::now(), memory.generation, available));
                 }
@@ -459,8 +412,8 @@ impl Controller {
     }
 
     fn observe(&self, key: &Key, resource: &Resource) -> Observed {
-        let name = registry_name(&key.0, &key.1);
-        let registry = self.process.catalogue.registry(&name);
+        let name = &resource.registry;
+        let registry = self.process.catalogue.registry(name);
         let snapshot = registry.map(|registry| registry.snapshot());
         let memory = self.memory.get(key);
         let reads =
@@ -472,7 +425,7 @@ impl Controller {
             generation: resource.object.metadata.generation,
             trigger: resource.object.annotations().get(&self.trigger_key()).cloned(),
             faults: memory.map(|memory| memory.faults.clone()).unwrap_or_default(),
-            source: reads.then(|| self.statuses.get(&name)),
+            source: reads.then(|| self.statuses.get(name)),
             servers: snapshot.as_ref().map_or(0, |snapshot| snapshot.len()),
             deployed: snapshot.as_ref().map_or(0, |snapshot| snapshot.deployed()),
             endpoint: match dedicated {
@@ -516,13 +469,13 @@ impl Controller {
         self.process.metrics.status_written();
         match written {
             Ok(object) => {
-                self.resources.insert(key.clone(), Resource::of(object));
+                self.resources.insert(key.clone(), Arc::new(Resource::of(object)));
             }
             Err(kube::Error::Api(status)) if status.code == 404 => return Ok(()),
             Err(error) => return Err(error),
         }
         if self.config.events {
-            let regarding = reference(resource);
+            let regarding = resource.reference();
             let number = u32::try_from(Timestamp::now().as_second()).unwrap_or_default();
             for (reason, note, warning) in outcome::news(&resource.status, &new) {
                 self.poster.post(&regarding, &Notice::new(reason, &note, warning, number)).await;
@@ -532,7 +485,7 @@ impl Controller {
     }
 
     /// Takes a registry down whose MCPRegistry is being deleted. It is not served any more by now.
-    async fn finish(&mut self, key: &Key, resource: &Resource) -> Result<(), kube::Error> {
+    async fn finish(&mut self, key: &Key, resource: &Arc<Resource>) -> Result<(), kube::Error> {
         if !resource.has_finalizer() {
             return Ok(());
         }
@@ -552,7 +505,7 @@ impl Controller {
             let since = resource.object.metadata.deletion_timestamp.as_ref().map(|at| at.0);
             let took = since.map(|since| Timestamp::now().duration_since(since));
             let took = took.and_then(|took| Duration::try_from(took).ok()).unwrap_or_default();
-            let registry = registry_name(&key.0, &key.1);
+            let registry = &resource.registry;
             if took < CLEANUP {
                 tracing::warn!(%registry, "{error}; trying again");
                 self.memory.entry(key.clone()).or_default().pause = Some(Instant::now() + REFUSED);
@@ -560,7 +513,7 @@ impl Controller {
             }
             tracing::error!(%registry, "{error}; the MCPRegistry is let go all the same, its objects have to be removed by hand");
         }
-        let current = self.resources.get(key).cloned().unwrap_or_else(|| resource.clone());
+        let current = self.resources.get(key).cloned().unwrap_or_else(|| Arc::clone(resource));
         self.set_finalizer(key, &current, false).await
     }
 
@@ -578,7 +531,7 @@ impl Controller {
         match self.api(&key.0).patch(&key.1, &params(), &Patch::Merge(&patch)).await {
             Ok(object) => {
                 if wanted {
-                    self.resources.insert(key.clone(), Resource::of(object));
+                    self.resources.insert(key.clone(), Arc::new(Resource::of(object)));
                 } else {
                     self.resources.remove(key);
                 }
@@ -590,118 +543,10 @@ impl Controller {
     }
 
     fn api(&self, namespace: &str) -> Api<DynamicObject> {
-        Api::namespaced_with(self.config.client.clone(), namespace, &resource())
+        Api::namespaced_with(self.config.client.clone(), namespace, &kind())
     }
 }
 
 fn params() -> PatchParams {
     PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() }
-}
-
-/// The kind of MCPRegistries.
-pub(super) fn resource() -> ApiResource {
-    let gvk = GroupVersionKind::gvk(GROUP, VERSION, "MCPRegistry");
-    ApiResource::from_gvk_with_plural(&gvk, "mcpregistries")
-}
-
-/// Whether one state of an object is older than another: resource versions of one object are numbers
-/// that grow (Kubernetes 1.35 says so for all of its own).
-fn is_older(object: &DynamicObject, than: &DynamicObject) -> bool {
-    let number = |object: &DynamicObject| object.resource_version()?.parse::<u64>().ok();
-    let same = object.uid() == than.uid();
-    same && matches!((number(object), number(than)), (Some(a), Some(b)) if a < b)
-}
-
-/// What is served of a registry whose spec never was right in this process's life: what is stored of
-/// it, as far as its filter can be read.
-fn stored(namespace: &str, name: &str, spec: &Result<MCPRegistrySpec, String>) -> Plan {
-    let own = registry_name(namespace, name);
-    let nothing = FilterConfig {
-        names: Lists { include: Vec::new(), exclude: vec!["*".to_owned()] },
-        ..FilterConfig::default()
-    };
-    let filter = spec.as_ref().ok().and_then(|spec| plan::filter(&spec.filter));
-    let mut source = Source::new(own.clone(), SourceKind::Managed);
-    source.filter = filter.unwrap_or(nothing);
-    let labelled = Discovered { namespaces: vec![namespace.into()], labelled: true };
-    let mut deployed = Source::new(format!("{own}:deployed"), SourceKind::Discovery(labelled));
-    deployed.filter = source.filter.clone();
-    let sources = vec![source.name.clone(), deployed.name.clone()];
-    let registry = RegistryRule { name: own, sources, remotes: Remotes::External };
-    Plan { source: Some(source), deployed, registry }
-}
-
-fn reference(resource: &Resource) -> ObjectReference {
-    ObjectReference {
-        api_version: Some(format!("{GROUP}/{VERSION}")),
-        kind: Some("MCPRegistry".to_owned()),
-        namespace: resource.object.namespace(),
-        name: Some(resource.object.name_any()),
-        uid: resource.object.uid(),
-        ..ObjectReference::default()
-    }
-}
-
-/// The merge patch that makes one status of another; `None` where they are the same.
-fn difference(old: Option<&Value>, new: &MCPRegistryStatus) -> Option<Value> {
-    let Ok(Value::Object(new)) = serde_json::to_value(new) else { return None };
-    let empty = Map::new();
-    let old = old.and_then(Value::as_object).unwrap_or(&empty);
-    let mut patch: Map<String, Value> = new
-        .iter()
-        .filter(|(key, value)| old.get(*key) != Some(value))
-        .map(|(k, v)| (k.clone(), v.clone()))
-        .collect();
-    for key in old.keys().filter(|key| !new.contains_key(*key)) {
-        patch.insert(key.clone(), Value::Null);
-    }
-    // A part that is gone within an object has to be said, too.
-    for (key, value) in &mut patch {
-        if let (Some(Value::Object(old)), Value::Object(new)) = (old.get(key), value) {
-            for key in old.keys() {
-                if !new.contains_key(key) {
-                    new.insert(key.clone(), Value::Null);
-                }
-            }
-        }
-    }
-    (!patch.is_empty()).then_some(Value::Object(patch))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn differences() {
-        let status = MCPRegistryStatus {
-            message: Some("m".into()),
-            api_endpoint: Some("http://x".into()),
-            ..MCPRegistryStatus::default()
-        };
-        let written = serde_json::to_value(&status).unwrap();
-        assert_eq!(difference(Some(&written), &status), None);
-        let other = MCPRegistryStatus { api_endpoint: None, server_count: 1, ..status };
-        assert_eq!(
-            difference(Some(&written), &other),
-            Some(json!({"apiEndpoint": null, "serverCount": 1}))
-        );
-        assert!(difference(None, &other).is_some());
-    }
-
-    #[test]
-    fn what_is_stored_is_shown_only_through_its_filter() {
-        let spec = |filter: Value| {
-            serde_json::from_value(json!({"source": {"type": "url"}, "filter": filter}))
-                .map_err(|error| error.to_string())
-        };
-        let exclude = |spec| {
-            let plan = stored("a", "b", &spec);
-            (plan.source.unwrap().filter.names.exclude, plan.deployed.filter.names.exclude)
-        };
-        let all = || vec!["*".to_owned()];
-        assert_eq!(exclude(spec(json!({"exclude": ["x*"]}))).0, ["x*"]);
-        assert_eq!(exclude(spec(json!({"exclude": ["["]}))), (all(), all()));
-        assert_eq!(exclude(spec(json!({"exclude": 7}))), (all(), all()));
-    }
 }

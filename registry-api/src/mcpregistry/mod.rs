@@ -14,6 +14,7 @@ pub mod crd;
 mod dedicated;
 mod outcome;
 mod plan;
+mod resource;
 mod storage;
 mod watch;
 

@@ -323,6 +323,25 @@ pub(super) fn filter(spec: &FilterSpec) -> Option<FilterConfig> {
 const INTERVAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(720 * 3600));
 const TIMEOUT: (Duration, Duration) = (Duration::from_millis(1), Duration::from_secs(300));
 
+/// What is served of a registry whose spec never was right in this process's life: what is stored of
+/// it, as far as its filter can be read.
+pub(super) fn stored(namespace: &str, name: &str, spec: &Result<MCPRegistrySpec, String>) -> Plan {
+    let own = registry_name(namespace, name);
+    let nothing = FilterConfig {
+        names: Lists { include: Vec::new(), exclude: vec!["*".to_owned()] },
+        ..FilterConfig::default()
+    };
+    let filter = spec.as_ref().ok().and_then(|spec| filter(&spec.filter));
+    let mut source = Source::new(own.clone(), SourceKind::Managed);
+    source.filter = filter.unwrap_or(nothing);
+    let labelled = Discovered { namespaces: vec![namespace.into()], labelled: true };
+    let mut deployed = Source::new(format!("{own}:deployed"), SourceKind::Discovery(labelled));
+    deployed.filter = source.filter.clone();
+    let sources = vec![source.name.clone(), deployed.name.clone()];
+    let registry = RegistryRule { name: own, sources, remotes: Remotes::External };
+    Plan { source: Some(source), deployed, registry }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -452,5 +471,21 @@ mod tests {
         ] {
             assert_eq!(planned(&spec).unwrap_err(), paths, "{spec}");
         }
+    }
+
+    #[test]
+    fn what_is_stored_is_shown_only_through_its_filter() {
+        let spec = |filter: Value| {
+            serde_json::from_value(json!({"source": {"type": "url"}, "filter": filter}))
+                .map_err(|error| error.to_string())
+        };
+        let exclude = |spec| {
+            let plan = stored("a", "b", &spec);
+            (plan.source.unwrap().filter.names.exclude, plan.deployed.filter.names.exclude)
+        };
+        let all = || vec!["*".to_owned()];
+        assert_eq!(exclude(spec(json!({"exclude": ["x*"]}))).0, ["x*"]);
+        assert_eq!(exclude(spec(json!({"exclude": ["["]}))), (all(), all()));
+        assert_eq!(exclude(spec(json!({"exclude": 7}))), (all(), all()));
     }
 }

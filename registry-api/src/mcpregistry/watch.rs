@@ -15,8 +15,8 @@ use tokio::sync::watch as channel;
 use tokio_util::sync::CancellationToken;
 use waymark_kubernetes::listing::Listing;
 
-use super::controller::resource;
 use super::crd::{GROUP, VERSION};
+use super::resource::kind;
 
 /// How often it is looked whose the CRD is, while it is not Waymark's, and while it is.
 const LOOK: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(60));
@@ -38,6 +38,8 @@ type Part = Listing<Key, DynamicObject>;
 pub(super) struct Resources {
     parts: Arc<Mutex<Vec<Part>>>,
     changes: channel::Receiver<u64>,
+    /// The number of changes when it was last asked what is known.
+    seen: u64,
 }
 
 /// Whose CRD it is.
@@ -55,16 +57,16 @@ impl Resources {
     /// Follows those of some namespaces (all where empty) until `stop`.
     pub(super) fn follow(client: Client, namespaces: &[SmolStr], stop: CancellationToken) -> Self {
         let apis: Vec<Api<DynamicObject>> = if namespaces.is_empty() {
-            vec![Api::all_with(client.clone(), &resource())]
+            vec![Api::all_with(client.clone(), &kind())]
         } else {
-            let of = |n: &SmolStr| Api::namespaced_with(client.clone(), n, &resource());
+            let of = |n: &SmolStr| Api::namespaced_with(client.clone(), n, &kind());
             namespaces.iter().map(of).collect()
         };
         let parts: Vec<Part> = apis.iter().map(|_| Part::default()).collect();
         let parts = Arc::new(Mutex::new(parts));
         let (sender, changes) = channel::channel(0);
         tokio::spawn(run(client, apis, Arc::clone(&parts), sender, stop));
-        Self { parts, changes }
+        Self { parts, changes, seen: 0 }
     }
 
     /// Waits until something may have changed.
@@ -72,12 +74,15 @@ impl Resources {
         self.changes.changed().await
     }
 
-    /// What is known now.
-    pub(super) fn now(&mut self) -> Objects {
-        self.changes.mark_unchanged();
+    /// What is known now, where that may have changed since the last call.
+    pub(super) fn news(&mut self) -> Option<Objects> {
+        let changes = *self.changes.borrow_and_update();
+        if std::mem::replace(&mut self.seen, changes) == changes {
+            return None;
+        }
         let parts = lock(&self.parts);
         let by_key = parts.iter().flat_map(|part| part.now().clone()).collect();
-        Objects { by_key, listed: parts.iter().all(Listing::is_listed) }
+        Some(Objects { by_key, listed: parts.iter().all(Listing::is_listed) })
     }
 }
 
