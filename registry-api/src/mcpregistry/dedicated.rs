@@ -4,6 +4,8 @@
 //! no right in the cluster and no credential of the source, and goes on with what it has while that
 //! process is away.
 
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::Resource as _;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{ConfigMap, Service, ServiceAccount};
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
@@ -136,31 +138,38 @@ pub(super) enum DedicatedError {
     Taken { kind: &'static str, name: String },
 }
 
+/// What the objects' kinds have in common.
+trait Kind:
+    Resource<Scope = NamespaceResourceScope, DynamicType = ()>
+    + k8s_openapi::Resource
+    + DeserializeOwned
+    + Clone
+    + std::fmt::Debug
+{
+}
+
+impl Kind for ServiceAccount {}
+impl Kind for ConfigMap {}
+impl Kind for Service {}
+impl Kind for Deployment {}
+
 struct Applier<'a> {
     client: &'a Client,
     owner: &'a Owner,
 }
 
 impl Applier<'_> {
-    fn api<K>(&self) -> Api<K>
-    where
-        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
-    {
+    fn api<K: Kind>(&self) -> Api<K> {
         Api::namespaced(self.client.clone(), &self.owner.namespace)
     }
 
-    fn is_owned<K: Resource>(&self, object: &K) -> bool {
+    fn is_owned<K: Kind>(&self, object: &K) -> bool {
         let uid = &self.owner.reference.uid;
         object.meta().owner_references.iter().flatten().any(|reference| reference.uid == *uid)
     }
 
-    async fn apply<K>(&self, kind: &'static str, object: &Value) -> Result<K, DedicatedError>
-    where
-        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
-            + DeserializeOwned
-            + Clone
-            + std::fmt::Debug,
-    {
+    async fn apply<K: Kind>(&self, object: &Value) -> Result<K, DedicatedError> {
+        let kind = K::KIND;
         let failed = |error| DedicatedError::Kube { kind, error };
         let (api, name) = (self.api::<K>(), own_name(self.owner));
         let there = api.get_opt(&name).await.map_err(failed)?;
@@ -171,13 +180,8 @@ impl Applier<'_> {
         api.patch(&name, &params, &Patch::Apply(object)).await.map_err(failed)
     }
 
-    async fn remove<K>(&self, kind: &'static str) -> Result<(), DedicatedError>
-    where
-        K: Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>
-            + DeserializeOwned
-            + Clone
-            + std::fmt::Debug,
-    {
+    async fn remove<K: Kind>(&self) -> Result<(), DedicatedError> {
+        let kind = K::KIND;
         let failed = |error| DedicatedError::Kube { kind, error };
         let api = self.api::<K>();
         let there = api.get_opt(&own_name(self.owner)).await.map_err(failed)?;
@@ -199,22 +203,22 @@ pub(super) async fn apply(
 ) -> Result<i32, DedicatedError> {
     let [account, config, service, deployment] = objects(owner, spec, dedicated, registry);
     let applier = Applier { client, owner };
-    applier.apply::<ServiceAccount>("ServiceAccount", &account).await?;
-    applier.apply::<ConfigMap>("ConfigMap", &config).await?;
-    applier.apply::<Service>("Service", &service).await?;
-    let deployment = applier.apply::<Deployment>("Deployment", &deployment).await?;
+    applier.apply::<ServiceAccount>(&account).await?;
+    applier.apply::<ConfigMap>(&config).await?;
+    applier.apply::<Service>(&service).await?;
+    let deployment = applier.apply::<Deployment>(&deployment).await?;
     Ok(deployment.status.and_then(|status| status.available_replicas).unwrap_or_default())
 }
 
 /// Removes the objects, where there are any. The Deployment is the last: where it is gone, all are.
 pub(super) async fn remove(client: &Client, owner: &Owner) -> Result<(), DedicatedError> {
     let applier = Applier { client, owner };
-    let failed = |error| DedicatedError::Kube { kind: "Deployment", error };
+    let failed = |error| DedicatedError::Kube { kind: Deployment::KIND, error };
     if applier.api::<Deployment>().get_opt(&own_name(owner)).await.map_err(failed)?.is_none() {
         return Ok(());
     }
-    applier.remove::<Service>("Service").await?;
-    applier.remove::<ConfigMap>("ConfigMap").await?;
-    applier.remove::<ServiceAccount>("ServiceAccount").await?;
-    applier.remove::<Deployment>("Deployment").await
+    applier.remove::<Service>().await?;
+    applier.remove::<ConfigMap>().await?;
+    applier.remove::<ServiceAccount>().await?;
+    applier.remove::<Deployment>().await
 }
